@@ -1,0 +1,1 @@
+"""What an image is: descriptors, manifests, the graph they form, the files inside layers."""
