@@ -15,6 +15,9 @@ from airgap.digest import Digest
 from airgap.errors import MalformedContent, MalformedDigest, printable
 from airgap.oci import media_types
 
+_DOCUMENT_KEYS = frozenset({"schemaVersion", "mediaType", "config", "layers", "manifests"})
+_DESCRIPTOR_KEYS = frozenset({"digest", "size", "mediaType", "platform", "urls", "data"})
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -65,6 +68,7 @@ def parse_manifest(raw: bytes, media_type: str, what: str) -> Manifest | Index:
     if len(raw) > limits.MANIFEST:
         raise MalformedContent(f"{what}: larger than {limits.MANIFEST} bytes")
     document = strict_json.parse_object(raw, what)
+    strict_json.refuse_disguised_keys(document, _DOCUMENT_KEYS, what)
     kind = manifest_type(document, media_type, what)
     if kind in media_types.INDEXES:
         entries = _list(document, "manifests", what)
@@ -120,6 +124,7 @@ def _list(document: dict[str, Any], key: str, what: str) -> list[Any]:
 def _descriptor(value: Any, what: str) -> Descriptor:
     if not isinstance(value, dict):
         raise MalformedContent(f"{what}: a descriptor is no object")
+    strict_json.refuse_disguised_keys(value, _DESCRIPTOR_KEYS, what)
     digest, size, media_type = value.get("digest"), value.get("size"), value.get("mediaType", "")
     if not isinstance(digest, str) or not isinstance(media_type, str):
         raise MalformedContent(f"{what}: a descriptor without digest or media type")
