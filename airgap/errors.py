@@ -23,7 +23,10 @@ exception: a result says it. This module knows no other module of the program.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class AirgapError(Exception):

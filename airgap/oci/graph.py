@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airgap import limits
-from airgap.digest import Digest
 from airgap.errors import MalformedContent, Refused
 from airgap.oci import media_types
 from airgap.oci.model import Descriptor, Index, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airgap.digest import Digest
 
 
 @dataclass(frozen=True, slots=True)
