@@ -47,6 +47,23 @@ def digest_of(data: Bytes) -> Digest:
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
+class Hasher:
+    """Makes the sha256 digest of content that passes piece by piece."""
+
+    __slots__ = ("_hasher",)
+
+    def __init__(self) -> None:
+        self._hasher = hashlib.sha256()
+
+    def update(self, piece: Bytes) -> None:
+        """Take the next piece of the content."""
+        self._hasher.update(piece)
+
+    def digest(self) -> Digest:
+        """Return the digest of what has passed so far."""
+        return Digest("sha256", self._hasher.hexdigest())
+
+
 class Check:
     """Follows content as it passes and says whether it is what was promised.
 

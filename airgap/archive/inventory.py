@@ -1,0 +1,238 @@
+"""The inventory, ``airgap.json``: a plan as bytes, and back.
+
+One JSON object, written one record a line, so that a plan of a hundred thousand blobs is read
+and written without ever being one string. Same plan, same bytes. The archive's id is the
+SHA-256 of these bytes. Readers keep to the lines; any JSON reader can read the whole.
+Knows the format's version and nothing of where the bytes stand.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airgap import limits, strict_json
+from airgap.digest import Digest
+from airgap.errors import AirgapError, ArchiveError, printable
+from airgap.oci import media_types
+from airgap.plan import Blob, Bundle, CatalogImage, Hole, Image, Manifest, Plan, Question, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+FORMAT = 1
+"""The major version; a reader refuses a higher one and ignores keys it does not know."""
+
+Record = TypeVar("Record")
+
+
+def lines(plan: Plan) -> Iterator[bytes]:
+    """Yield the inventory of a plan, line by line."""
+    sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
+        (
+            "catalogs",
+            ({"image": c.image, "format": c.format, "path": c.path} for c in plan.catalogs),
+        ),
+        ("bundles", ({"name": b.name, "packages": b.packages} for b in plan.bundles)),
+        ("manifests", map(_manifest_record, plan.manifests)),
+        ("blobs", ({"digest": str(b.digest), "size": b.size} for b in plan.blobs)),
+        ("images", map(_image_record, plan.images)),
+        ("holes", map(_hole_record, plan.holes)),
+    ]
+    question = {"catalogs": plan.question.catalogs, "platform": plan.question.platform}
+    yield f'{{"airgap":{FORMAT},\n'.encode()
+    yield f'"question":{_json(question)},\n'.encode()
+    for position, (name, records) in enumerate(sections):
+        yield f'"{name}":[\n'.encode()
+        pending: str | None = None
+        for record in records:
+            if pending is not None:
+                yield f"{pending},\n".encode()
+            pending = _json(record)
+        if pending is not None:
+            yield f"{pending}\n".encode()
+        yield b"],\n" if position < len(sections) - 1 else b"]}\n"
+
+
+def parse(source: Iterable[bytes], what: str) -> Plan:
+    """Read an inventory from its lines; ``what`` names the archive in errors.
+
+    Raises ArchiveError for anything but an inventory of this format, and for records that
+    contradict each other: the bytes come from a medium and may be anything.
+    """
+    try:
+        return _Reader(iter(source), what).plan()
+    except ArchiveError:
+        raise
+    except (AirgapError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise ArchiveError(f"{what}: the inventory is damaged: {printable(str(error))}") from error
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _manifest_record(manifest: Manifest) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "digest": str(manifest.digest),
+        "size": manifest.size,
+        "type": manifest.media_type,
+    }
+    if manifest.children:
+        record["children"] = manifest.children
+    if manifest.blobs:
+        record["blobs"] = manifest.blobs
+    return record
+
+
+def _image_record(image: Image) -> dict[str, Any]:
+    record: dict[str, Any] = {"reference": image.reference, "root": image.root}
+    return record | ({"bundles": image.bundles} if image.bundles else {})
+
+
+def _hole_record(hole: Hole) -> dict[str, Any]:
+    record: dict[str, Any] = {"reference": hole.reference, "reason": hole.reason.value}
+    return record | ({"bundles": hole.bundles} if hole.bundles else {})
+
+
+class _Reader:
+    """Reads the sections in their order and checks that every number points at something."""
+
+    def __init__(self, source: Iterator[bytes], what: str) -> None:
+        self._source = source
+        self._what = what
+
+    def plan(self) -> Plan:
+        self._version()
+        question = self._question()
+        catalogs = self._section("catalogs", _catalog)
+        bundles = self._section("bundles", _bundle)
+        manifests = self._section("manifests", _manifest)
+        blobs = self._section("blobs", _blob)
+        images = self._section("images", _image)
+        holes = self._section("holes", _hole)
+        if next(self._source, None) is not None:
+            raise ValueError("there is more after its end")
+        plan = Plan(question, catalogs, bundles, manifests, blobs, images, holes)
+        _check_numbers(plan)
+        return plan
+
+    def _line(self) -> bytes:
+        line = next(self._source, b"")
+        if not line.endswith(b"\n") or len(line) > limits.INVENTORY_LINE:
+            raise ValueError("it is cut short")
+        return line[:-1]
+
+    def _version(self) -> None:
+        first = strict_json.parse_object(self._line().removesuffix(b",") + b"}", "its first line")
+        version = first["airgap"]
+        if type(version) is not int:
+            raise ValueError("it has no format version")
+        if version > FORMAT:
+            raise ArchiveError(
+                f"{self._what}: written in archive format {version}; this program reads {FORMAT}",
+                hint="Use a newer airgap on this side.",
+            )
+
+    def _question(self) -> Question:
+        line = self._line().removesuffix(b",")
+        record = strict_json.parse_object(b"{" + line + b"}", "its question")["question"]
+        return Question(tuple(map(_text, record["catalogs"])), _text(record["platform"]))
+
+    def _section(self, name: str, read: Callable[[dict[str, Any]], Record]) -> tuple[Record, ...]:
+        if self._line() != f'"{name}":['.encode():
+            raise ValueError(f"the section {name} is not where it must be")
+        return tuple(self._records(name, read))
+
+    def _records(self, name: str, read: Callable[[dict[str, Any]], Record]) -> Iterator[Record]:
+        expected_more = False
+        while not (line := self._line()).startswith(b"]"):
+            expected_more = line.endswith(b",")
+            yield read(strict_json.parse_object(line.removesuffix(b","), f"a record of {name}"))
+        if expected_more or line not in (b"],", b"]}"):
+            raise ValueError(f"the section {name} does not end as it must")
+
+
+def _catalog(record: dict[str, Any]) -> CatalogImage:
+    return CatalogImage(_number(record["image"]), _text(record["format"]), _text(record["path"]))
+
+
+def _bundle(record: dict[str, Any]) -> Bundle:
+    return Bundle(_text(record["name"]), tuple(map(_text, record["packages"])))
+
+
+def _manifest(record: dict[str, Any]) -> Manifest:
+    kind = _text(record["type"])
+    if kind not in media_types.ACCEPTED:
+        raise ValueError(f"{printable(kind)} is no type of manifest")
+    return Manifest(
+        _sha256(record["digest"]),
+        _size(record["size"], limits.MANIFEST),
+        kind,
+        _numbers(record.get("children", ())),
+        _numbers(record.get("blobs", ())),
+    )
+
+
+def _blob(record: dict[str, Any]) -> Blob:
+    return Blob(_sha256(record["digest"]), _size(record["size"], limits.BLOB))
+
+
+def _image(record: dict[str, Any]) -> Image:
+    return Image(
+        _text(record["reference"]), _number(record["root"]), _numbers(record.get("bundles", ()))
+    )
+
+
+def _hole(record: dict[str, Any]) -> Hole:
+    return Hole(
+        _text(record["reference"]), Reason(record["reason"]), _numbers(record.get("bundles", ()))
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{printable(repr(value))} is no text")
+    return value
+
+
+def _number(value: Any) -> int:
+    return _size(value, limits.BLOB)
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    return tuple(map(_number, values))
+
+
+def _size(value: Any, largest: int) -> int:
+    if type(value) is not int or not 0 <= value <= largest:
+        raise ValueError(f"{printable(repr(value))} is no number from 0 to {largest}")
+    return value
+
+
+def _sha256(value: Any) -> Digest:
+    digest = Digest.parse(_text(value))
+    if digest.algorithm != "sha256":
+        raise ValueError(f"{digest} has no place in an archive")
+    return digest
+
+
+def _check_numbers(plan: Plan) -> None:
+    for number, manifest in enumerate(plan.manifests):
+        # A child comes before its index; this also makes every walk end.
+        _check_below(manifest.children, number, "manifest")
+        _check_below(manifest.blobs, len(plan.blobs), "blob")
+    for image in plan.images:
+        _check_below((image.root,), len(plan.manifests), "manifest")
+    for wanted in (*plan.images, *plan.holes):
+        _check_below(wanted.bundles, len(plan.bundles), "bundle")
+    _check_below([c.image for c in plan.catalogs], len(plan.images), "image")
+    for kind in (plan.manifests, plan.blobs):
+        if len({record.digest for record in kind}) != len(kind):
+            raise ValueError("it lists a digest twice")
+
+
+def _check_below(numbers: Sequence[int], end: int, kind: str) -> None:
+    for number in numbers:
+        if number >= end:
+            raise ValueError(f"there is no {kind} {number}")

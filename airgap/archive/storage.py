@@ -1,0 +1,90 @@
+"""Files on a medium that may be full, slow, read-only or suddenly gone.
+
+Translates what the operating system says into words for the operator, once, for the whole of
+``archive``. Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airgap import limits
+from airgap.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Bytes = bytes | bytearray | memoryview
+
+_HINTS = {
+    errno.ENOSPC: "Free some space or use a larger medium, then run the same command again.",
+    errno.EDQUOT: "Raise the quota or use another place, then run the same command again.",
+    errno.EFBIG: "This file system takes no file of that size; use another (exFAT, ext4, XFS).",
+    errno.EROFS: "The medium is read-only.",
+    errno.EIO: "The medium or its connection fails; check the cable and the system log.",
+    errno.ENODEV: "The medium has gone; connect it and run the same command again.",
+    errno.ENOTCONN: "The medium has gone; connect it and run the same command again.",
+    errno.EACCES: "Check the permissions.",
+}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"{path}: {reason}", hint=_HINTS.get(error.errno or 0)) from error
+
+
+def write_at(descriptor: int, data: Bytes, offset: int) -> None:
+    """Write all of ``data`` at ``offset``. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Return the ``size`` bytes at ``offset``, fewer only where the file ends. Raises OSError."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def pieces_at(descriptor: int, size: int, offset: int) -> Iterator[bytes]:
+    """Yield the ``size`` bytes at ``offset`` in chunks, fewer only where the file ends."""
+    end = offset + size
+    while offset < end and (piece := os.pread(descriptor, min(limits.CHUNK, end - offset), offset)):
+        offset += len(piece)
+        yield piece
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory last. FAT cannot, and says so: that is tolerated."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a whole file under a name, or leave what was there. Raises StorageError."""
+    temporary = path.with_name(path.name + ".new")
+    with storage_errors(path):
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)

@@ -1,0 +1,170 @@
+"""``FILE.work/``: what a planning run has learned so far, so that a killed one continues.
+
+Holds the question, the pins from reference to digest, and content by digest: manifests as
+they arrive and the catalog images' own blobs. Nothing in it is believed without its digest,
+so nothing needs to be synced. It moves into the archive when the head is written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from airgap.archive.storage import storage_errors
+from airgap.digest import Check, Digest
+from airgap.errors import AirgapError, IntegrityError
+from airgap.oci.model import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def work_path(archive: Path) -> Path:
+    """Return the name of an archive's work directory."""
+    return archive.with_name(archive.name + ".work")
+
+
+class Work:
+    """A planning run's directory. Raises StorageError where the medium fails.
+
+    Safe to use from several threads as long as each piece of content is stored by one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._content = directory / "sha256"
+        self._pins_file = directory / "pins.jsonl"
+        with storage_errors(directory):
+            self._content.mkdir(parents=True, exist_ok=True)
+            self._pins = dict(_read_pins(self._pins_file))
+
+    @property
+    def head(self) -> Path:
+        """Where the archive's head is put together."""
+        return self.directory / "head"
+
+    @property
+    def inventory(self) -> Path:
+        """Where the inventory is written before the head."""
+        return self.directory / "airgap.json"
+
+    def question(self, asked: str) -> str:
+        """Return the question this directory was made for; ``asked`` when it is new."""
+        path = self.directory / "question.json"
+        with storage_errors(path):
+            with suppress(FileExistsError), path.open("x") as file:
+                file.write(asked)
+            return path.read_text()
+
+    def pinned(self, reference: str) -> Descriptor | None:
+        """Return what a reference was found to stand for, if it was asked before."""
+        return self._pins.get(reference)
+
+    def pin(self, reference: str, descriptor: Descriptor) -> None:
+        """Remember what a reference stands for."""
+        self._pins[reference] = descriptor
+        record = [reference, str(descriptor.digest), descriptor.size, descriptor.media_type]
+        with storage_errors(self._pins_file), self._pins_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def manifest(self, digest: Digest, size: int) -> bytes | None:
+        """Return stored content of that digest; None when there is none, or a damaged one."""
+        path = self._path(digest)
+        try:
+            with storage_errors(path):
+                content = path.read_bytes() if path.exists() else None
+            if content is None:
+                return None
+            check = Check(digest, size)
+            check.update(content)
+            check.finish()
+        except IntegrityError:
+            return None
+        return content
+
+    def keep(self, digest: Digest, content: bytes) -> None:
+        """Store content that was checked against its digest."""
+        path = self._path(digest)
+        temporary = path.with_suffix(".new")
+        with storage_errors(path):
+            temporary.write_bytes(content)
+            temporary.replace(path)
+
+    def fetch(self, digest: Digest, size: int, read: Callable[[int], Iterator[bytes]]) -> None:
+        """Make sure that a blob is here, and whole.
+
+        ``read(offset)`` yields its bytes from there on; a part left by an earlier run is
+        hashed and continued. Raises IntegrityError when what arrives is something else.
+        """
+        path = self._path(digest)
+        partial = path.with_suffix(".partial")
+        with storage_errors(path):
+            if path.exists() and _is_whole(path, digest, size):
+                return
+            continued = partial.exists()
+            try:
+                _complete(partial, digest, size, read)
+            except IntegrityError:
+                partial.unlink(missing_ok=True)
+                if not continued:
+                    raise
+                # What an earlier run left may be what is wrong: once more, from nothing.
+                _complete(partial, digest, size, read)
+            partial.replace(path)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """Open a blob that ``fetch`` has made sure of."""
+        path = self._path(digest)
+        with storage_errors(path):
+            return path.open("rb")
+
+    def holds(self, digest: Digest) -> bool:
+        """Say whether content of that name is here, finished."""
+        return self._path(digest).exists()
+
+    def remove(self) -> None:
+        """Remove the directory with all that is in it."""
+        with storage_errors(self.directory):
+            shutil.rmtree(self.directory)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._content / digest.hex
+
+
+def _complete(
+    partial: Path, digest: Digest, size: int, read: Callable[[int], Iterator[bytes]]
+) -> None:
+    check = Check(digest, size)
+    with partial.open("a+b") as file:
+        file.seek(0)
+        while piece := file.read(1 << 20):
+            check.update(piece)
+        for piece in read(check.seen):
+            check.update(piece)
+            file.write(piece)
+    check.finish()
+
+
+def _is_whole(path: Path, digest: Digest, size: int) -> bool:
+    check = Check(digest, size)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                check.update(piece)
+        check.finish()
+    except IntegrityError:
+        return False
+    return True
+
+
+def _read_pins(path: Path) -> Iterator[tuple[str, Descriptor]]:
+    """Yield the whole lines; a kill may have left a part of the last one."""
+    if not path.exists():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        with suppress(ValueError, TypeError, AirgapError):
+            reference, digest, size, media_type = json.loads(line)
+            yield reference, Descriptor(Digest.parse(digest), int(size), str(media_type))

@@ -1,0 +1,253 @@
+"""What to take: which manifests and blobs, for which images, and what could not be had.
+
+A plan is plain data, made once, pure and deterministic: the same catalog at the same digests
+gives the same plan, whatever the order in which answers arrived. It travels in the archive
+and is what import pushes. Manifests, blobs and bundles are referred to by their number, so
+that a plan of a hundred thousand blobs stays small. Knows nothing of registries or archives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from airgap.digest import Digest
+    from airgap.oci.graph import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked for: catalogs as typed, and which platform's variant of them was read."""
+
+    catalogs: tuple[str, ...]
+    platform: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One version of an operator, and the packages that offer it."""
+
+    name: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A configuration or a layer; ``size`` in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or index; children are numbers of manifests, each smaller than its own."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    children: tuple[int, ...]
+    blobs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A reference as the catalog writes it, the root manifest it stood for, and who wants it.
+
+    ``bundles`` is empty for a catalog's own image.
+    """
+
+    reference: str
+    root: int
+    bundles: tuple[int, ...] = ()
+
+
+class Reason(StrEnum):
+    """Why an image is not in the plan; a closed list, as error texts would differ by run."""
+
+    MALFORMED_REFERENCE = "malformed-reference"
+    NOT_FOUND = "not-found"
+    DENIED = "denied"
+    UNREACHABLE = "unreachable"
+    BLOCKED = "blocked"
+    MALFORMED_CONTENT = "malformed-content"
+    WRONG_CONTENT = "wrong-content"
+    SHA512 = "sha512"
+    FOREIGN_LAYER = "foreign-layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """An image that the catalog wants and the plan lacks."""
+
+    reference: str
+    reason: Reason
+    bundles: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogImage:
+    """A catalog of the question: the number of its image, its format, where in it it stands."""
+
+    image: int
+    format: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided. The tuples' positions are the numbers that records refer to."""
+
+    question: Question
+    catalogs: tuple[CatalogImage, ...]
+    bundles: tuple[Bundle, ...]
+    manifests: tuple[Manifest, ...]
+    blobs: tuple[Blob, ...]
+    images: tuple[Image, ...]
+    holes: tuple[Hole, ...]
+
+    def manifests_of(self, image: Image) -> list[int]:
+        """Return the numbers of an image's manifests, children before their index."""
+        found: dict[int, None] = {}
+
+        def visit(number: int) -> None:
+            if number not in found:
+                for child in self.manifests[number].children:
+                    visit(child)
+                found[number] = None
+
+        visit(image.root)
+        return list(found)
+
+    def blobs_of(self, image: Image) -> list[int]:
+        """Return the numbers of an image's blobs, each once, in archive order."""
+        return sorted({b for m in self.manifests_of(image) for b in self.manifests[m].blobs})
+
+    @cached_property
+    def catalog_images(self) -> frozenset[int]:
+        """The numbers of the images that are catalogs."""
+        return frozenset(catalog.image for catalog in self.catalogs)
+
+    @property
+    def content_bytes(self) -> int:
+        """The size of all manifests and blobs, each counted once."""
+        return sum(m.size for m in self.manifests) + sum(b.size for b in self.blobs)
+
+    def packages_of(self, bundles: Iterable[int]) -> list[str]:
+        """Return the packages that offer any of these bundles, sorted."""
+        return sorted({package for b in bundles for package in self.bundles[b].packages})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image of the offer with the names of the bundles that want it.
+
+    ``catalog`` is set for a catalog's own image: its format and where in the image it stands.
+    """
+
+    reference: str
+    bundles: tuple[str, ...] = ()
+    catalog: tuple[str, str] | None = None
+
+
+def in_order(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """Return the order in which images are planned: catalogs as asked, then by reference."""
+    return sorted(wanted, key=lambda want: (want.catalog is None, want.reference.encode()))
+
+
+def make_plan(
+    question: Question,
+    bundles: Iterable[Bundle],
+    answers: Iterable[tuple[Wanted, Sequence[Node] | Reason]],
+) -> Plan:
+    """Put together what was asked and what the sources answered.
+
+    ``answers`` come in the order of ``in_order``; each is the image's graph, children first,
+    or the reason why there is none. An image that promises another size for a blob than an
+    earlier image did becomes a hole: one of them is wrong, and a place has one size.
+    """
+    listed = sorted(set(bundles), key=lambda bundle: (bundle.name.encode(), bundle.packages))
+    numbers = {bundle.name: number for number, bundle in enumerate(listed)}
+    content = _Content()
+    images: list[Image] = []
+    holes: list[Hole] = []
+    catalogs: list[CatalogImage] = []
+    for want, answer in answers:
+        wanted_by = tuple(sorted(numbers[name] for name in want.bundles))
+        if not isinstance(answer, Reason) and content.contradicts(answer):
+            answer = Reason.WRONG_CONTENT
+        if isinstance(answer, Reason):
+            holes.append(Hole(want.reference, answer, wanted_by))
+            continue
+        if want.catalog is not None:
+            catalogs.append(CatalogImage(len(images), *want.catalog))
+        images.append(Image(want.reference, content.add(answer), wanted_by))
+    return Plan(
+        question,
+        tuple(catalogs),
+        tuple(listed),
+        tuple(content.manifests),
+        tuple(content.blobs),
+        tuple(images),
+        tuple(holes),
+    )
+
+
+class _Content:
+    """Numbers manifests and blobs in the order in which images first need them."""
+
+    def __init__(self) -> None:
+        self.manifests: list[Manifest] = []
+        self.blobs: list[Blob] = []
+        self._manifest_numbers: dict[Digest, int] = {}
+        self._blob_numbers: dict[Digest, int] = {}
+
+    def contradicts(self, nodes: Sequence[Node]) -> bool:
+        """Say whether these nodes promise a size that differs from an earlier promise."""
+        promised: dict[Digest, int] = {}
+        for blob in (blob for node in nodes for blob in node.blobs):
+            number = self._blob_numbers.get(blob.digest)
+            known = self.blobs[number].size if number is not None else blob.size
+            if promised.setdefault(blob.digest, known) != blob.size:
+                return True
+        return False
+
+    def add(self, nodes: Sequence[Node]) -> int:
+        """Take an image's nodes, children first, and return its root's number."""
+        number = -1
+        for node in nodes:
+            digest = node.descriptor.digest
+            number = self._manifest_numbers.setdefault(digest, len(self.manifests))
+            if number == len(self.manifests):
+                self.manifests.append(self._manifest(node))
+        return number
+
+    def _manifest(self, node: Node) -> Manifest:
+        return Manifest(
+            node.descriptor.digest,
+            node.descriptor.size,
+            node.descriptor.media_type,
+            tuple(self._manifest_numbers[child] for child in node.children),
+            tuple(self._blob(blob.digest, blob.size) for blob in node.blobs),
+        )
+
+    def _blob(self, digest: Digest, size: int) -> int:
+        number = self._blob_numbers.setdefault(digest, len(self.blobs))
+        if number == len(self.blobs):
+            self.blobs.append(Blob(digest, size))
+        return number
+
+
+def missing_blobs(plan: Plan, absent: Iterable[int]) -> Iterator[tuple[Image, list[int]]]:
+    """Yield every image that lacks blobs, with the numbers of those."""
+    gone = frozenset(absent)
+    if not gone:
+        return
+    for image in plan.images:
+        if lacking := [blob for blob in plan.blobs_of(image) if blob in gone]:
+            yield image, lacking
