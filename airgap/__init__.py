@@ -1,3 +1,66 @@
-"""Carry an operator catalog and every image it needs across an air gap, digests unchanged."""
+"""Carry an operator catalog and every image it needs across an air gap, digests unchanged.
+
+``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
+``verify`` reads every byte of one, ``inspect`` says what one holds. Each returns a typed
+result with an ``exit_status``; what keeps one from finishing is an ``AirgapError``.
+"""
 
 __version__ = "0.1.0"
+
+from airgap.errors import (
+    AccessDenied,
+    AirgapError,
+    ArchiveError,
+    Busy,
+    CatalogError,
+    IntegrityError,
+    Interrupted,
+    MalformedContent,
+    MalformedDigest,
+    MalformedReference,
+    NotFound,
+    Refused,
+    RegistryError,
+    StorageError,
+    Unreachable,
+    UsageError,
+)
+from airgap.exporter import ExportResult, export
+from airgap.importer import ImportResult, import_archive
+from airgap.inspector import Inspection, inspect
+from airgap.manifests import ManifestsOptions
+from airgap.plan import Missing
+from airgap.registry.access import Access
+from airgap.verifier import Damage, VerifyResult, verify
+
+__all__ = [
+    "Access",
+    "AccessDenied",
+    "AirgapError",
+    "ArchiveError",
+    "Busy",
+    "CatalogError",
+    "Damage",
+    "ExportResult",
+    "ImportResult",
+    "Inspection",
+    "IntegrityError",
+    "Interrupted",
+    "MalformedContent",
+    "MalformedDigest",
+    "MalformedReference",
+    "ManifestsOptions",
+    "Missing",
+    "NotFound",
+    "Refused",
+    "RegistryError",
+    "StorageError",
+    "Unreachable",
+    "UsageError",
+    "VerifyResult",
+    "__version__",
+    "export",
+    "import_archive",
+    "inspect",
+    "verify",
+]

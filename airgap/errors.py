@@ -14,7 +14,8 @@
     │   ├── Unreachable             5  no connection, no TLS, no answer, or only temporary failures
     │   ├── AccessDenied            5  401 or 403
     │   └── NotFound                5  404: absent, or hidden from these credentials
-    └── StorageError                6  no space, read-only, or the medium has gone
+    ├── StorageError                6  no space, read-only, or the medium has gone
+    └── Interrupted               130  asked to stop; the same command continues
 
 Families are by who must act: the operator (2), whoever made the content (4), whoever runs
 the registry (5), whoever owns the disk (6). Status 3, "finished with holes", is no
@@ -109,6 +110,12 @@ class StorageError(AirgapError):
     """The local file system or medium cannot do what is needed: full, read-only, gone."""
 
     exit_status = 6
+
+
+class Interrupted(AirgapError):
+    """The run was asked to stop, and stopped; the same command continues."""
+
+    exit_status = 130
 
 
 HOLES = 3

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airgap.digest import Digest
     from airgap.oci.graph import Node
@@ -73,6 +73,7 @@ class Reason(StrEnum):
     MALFORMED_REFERENCE = "malformed-reference"
     NOT_FOUND = "not-found"
     DENIED = "denied"
+    REFUSED = "refused"
     UNREACHABLE = "unreachable"
     BLOCKED = "blocked"
     MALFORMED_CONTENT = "malformed-content"
@@ -243,11 +244,59 @@ class _Content:
         return number
 
 
-def missing_blobs(plan: Plan, absent: Iterable[int]) -> Iterator[tuple[Image, list[int]]]:
-    """Yield every image that lacks blobs, with the numbers of those."""
-    gone = frozenset(absent)
-    if not gone:
-        return
-    for image in plan.images:
-        if lacking := [blob for blob in plan.blobs_of(image) if blob in gone]:
-            yield image, lacking
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """An image that is not where it is wanted, why, and which operators that breaks.
+
+    ``reason`` is one short word, the same in every run; ``detail`` is what this run was told,
+    "" when the reason says it all.
+    """
+
+    reference: str
+    reason: str
+    bundles: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    detail: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return what is the same in every run, ready for JSON."""
+        return {
+            "reference": self.reference,
+            "reason": self.reason,
+            "bundles": list(self.bundles),
+            "packages": list(self.packages),
+        }
+
+
+MISSING_BLOB = "missing-blob"
+"""The reason of a blob hole: the image's manifests are there, some of its content is not."""
+
+
+def plan_holes(plan: Plan, details: Mapping[str, str]) -> list[Missing]:
+    """Return the holes of the plan; ``details`` tells of some, by reference."""
+    return [
+        missing(plan, hole, hole.reason.value, details.get(hole.reference, ""))
+        for hole in plan.holes
+    ]
+
+
+def blob_holes(plan: Plan, absent: Mapping[int, str]) -> list[Missing]:
+    """Return the images that lack blobs; ``absent`` maps numbers of blobs to a detail or ""."""
+    found = []
+    for image in plan.images if absent else ():
+        if lacking := [number for number in plan.blobs_of(image) if number in absent]:
+            detail = absent[lacking[0]] or f"blob {plan.blobs[lacking[0]].digest} is not there"
+            more = f" (and {len(lacking) - 1} more of its blobs)" if len(lacking) > 1 else ""
+            found.append(missing(plan, image, MISSING_BLOB, detail + more))
+    return found
+
+
+def missing(plan: Plan, wanted: Image | Hole, reason: str, detail: str = "") -> Missing:
+    """Say of an image that it is missing, with the bundles and packages that need it."""
+    return Missing(
+        wanted.reference,
+        reason,
+        tuple(sorted(plan.bundles[number].name for number in wanted.bundles)),
+        tuple(plan.packages_of(wanted.bundles)),
+        detail,
+    )

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-class Arrival(StrEnum):
-    """How a blob came to be where it is wanted."""
-
-    SENT = "sent"
-    MOUNTED = "mounted"
-    PRESENT = "present"
+if TYPE_CHECKING:
+    from airgap.plan import Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +24,6 @@ class Arrived:
     tag: str
     manifests: tuple[str, ...]
     blobs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """An image that is not at its destination, why, and which operators that breaks."""
-
-    reference: str
-    reason: str
-    bundles: tuple[str, ...]
-    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +44,7 @@ class Receipt:
             _json(head | checked | {"version": self.version})[:-1] + ',"images":[',
             *_records([_arrived(image) for image in self.images]),
             '],"missing":[',
-            *_records([_missing(image) for image in self.missing]),
+            *_records([missing.record() for missing in self.missing]),
             "]}",
         ]
         return "\n".join(lines) + "\n"
@@ -83,13 +67,4 @@ def _arrived(image: Arrived) -> dict[str, Any]:
         "tag": image.tag,
         "manifests": image.manifests,
         "blobs": image.blobs,
-    }
-
-
-def _missing(image: Missing) -> dict[str, Any]:
-    return {
-        "reference": image.reference,
-        "reason": image.reason,
-        "bundles": image.bundles,
-        "packages": image.packages,
     }

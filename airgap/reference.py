@@ -83,6 +83,11 @@ class ImageReference:
         return f"{name}{tag}@{self.digest}" if self.digest is not None else name + tag
 
     @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of the path."""
+        return tuple(self.path.split("/"))
+
+    @property
     def name(self) -> str:
         """The last part of the path below its namespace, as ``oc`` names manifests after it."""
         return self.path.partition("/")[2] or self.path
@@ -137,6 +142,11 @@ class DestinationPrefix:
                     " cannot be part of a repository's name"
                 )
         return cls(host, namespace)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts of the namespace."""
+        return tuple(self.namespace.split("/")) if self.namespace else ()
 
     def __str__(self) -> str:
         return f"{self.host}/{self.namespace}" if self.namespace else self.host

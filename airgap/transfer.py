@@ -11,17 +11,21 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from airgap.arrival import Arrival
 from airgap.errors import AirgapError, Interrupted, StorageError
-from airgap.receipt import Arrival
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
+
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class Source(Protocol):
@@ -101,6 +105,31 @@ def transfer(
     if end is not None:
         raise end
     return job.outcome
+
+
+def in_parallel(
+    work: Callable[[Item], Answer],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    stop: threading.Event,
+) -> Iterator[Answer]:
+    """Yield ``work(item)`` for every item, in the order of the items.
+
+    The first error ends it: what is under way is awaited, then the error is raised.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="ask") as pool:
+        pending: deque[Future[Answer]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+            while pending:
+                yield pending.popleft().result()
+                if stop.is_set():
+                    raise Interrupted("stopped")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 class _Task(Protocol):

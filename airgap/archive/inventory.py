@@ -224,8 +224,9 @@ def _check_numbers(plan: Plan) -> None:
         _check_below(manifest.blobs, len(plan.blobs), "blob")
     for image in plan.images:
         _check_below((image.root,), len(plan.manifests), "manifest")
-    for wanted in (*plan.images, *plan.holes):
-        _check_below(wanted.bundles, len(plan.bundles), "bundle")
+        _check_below(image.bundles, len(plan.bundles), "bundle")
+    for hole in plan.holes:
+        _check_below(hole.bundles, len(plan.bundles), "bundle")
     _check_below([c.image for c in plan.catalogs], len(plan.images), "image")
     for kind in (plan.manifests, plan.blobs):
         if len({record.digest for record in kind}) != len(kind):

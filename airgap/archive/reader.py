@@ -23,9 +23,9 @@ from airgap.archive.layout import (
     index_document,
 )
 from airgap.archive.state import who_writes
-from airgap.archive.storage import pieces_at, read_at, storage_errors
 from airgap.digest import Check, Digest, Hasher, digest_of
 from airgap.errors import ArchiveError, Busy, IntegrityError, UsageError
+from airgap.storage import pieces_at, read_at, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

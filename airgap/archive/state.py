@@ -16,8 +16,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from airgap.archive.storage import storage_errors
 from airgap.errors import Busy, printable
+from airgap.storage import storage_errors
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _READ_LIMIT = 64 << 20

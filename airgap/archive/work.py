@@ -1,7 +1,7 @@
 """``FILE.work/``: what a planning run has learned so far, so that a killed one continues.
 
-Holds the question, the pins from reference to digest, and content by digest: manifests as
-they arrive and the catalog images' own blobs. Nothing in it is believed without its digest,
+Holds the pins from reference to digest, and content by digest: manifests as they arrive and
+the catalog images' own blobs. Nothing in it is believed without its digest,
 so nothing needs to be synced. It moves into the archive when the head is written.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from airgap.archive.storage import storage_errors
-from airgap.digest import Check, Digest
+from airgap.digest import Check, Digest, digest_of
 from airgap.errors import AirgapError, IntegrityError
 from airgap.oci.model import Descriptor
+from airgap.storage import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ def work_path(archive: Path) -> Path:
 class Work:
     """A planning run's directory. Raises StorageError where the medium fails.
 
-    Safe to use from several threads as long as each piece of content is stored by one.
+    Safe to use from several threads; ``fetch`` as long as each blob is fetched by one.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -51,14 +52,6 @@ class Work:
         """Where the inventory is written before the head."""
         return self.directory / "airgap.json"
 
-    def question(self, asked: str) -> str:
-        """Return the question this directory was made for; ``asked`` when it is new."""
-        path = self.directory / "question.json"
-        with storage_errors(path):
-            with suppress(FileExistsError), path.open("x") as file:
-                file.write(asked)
-            return path.read_text()
-
     def pinned(self, reference: str) -> Descriptor | None:
         """Return what a reference was found to stand for, if it was asked before."""
         return self._pins.get(reference)
@@ -70,25 +63,17 @@ class Work:
         with storage_errors(self._pins_file), self._pins_file.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def manifest(self, digest: Digest, size: int) -> bytes | None:
+    def manifest(self, digest: Digest) -> bytes | None:
         """Return stored content of that digest; None when there is none, or a damaged one."""
         path = self._path(digest)
-        try:
-            with storage_errors(path):
-                content = path.read_bytes() if path.exists() else None
-            if content is None:
-                return None
-            check = Check(digest, size)
-            check.update(content)
-            check.finish()
-        except IntegrityError:
-            return None
-        return content
+        with storage_errors(path):
+            content = path.read_bytes() if path.exists() else None
+        return content if content is not None and digest_of(content) == digest else None
 
     def keep(self, digest: Digest, content: bytes) -> None:
         """Store content that was checked against its digest."""
         path = self._path(digest)
-        temporary = path.with_suffix(".new")
+        temporary = path.with_suffix(f".{threading.get_ident()}")
         with storage_errors(path):
             temporary.write_bytes(content)
             temporary.replace(path)

@@ -16,10 +16,10 @@ from airgap import limits
 from airgap.archive import inventory, tar
 from airgap.archive.layout import SIGNATURE_NAME, UNSIGNED, Entry, Layout, index_document
 from airgap.archive.reader import ArchiveReader, partial_path
-from airgap.archive.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
+from airgap.arrival import Arrival
 from airgap.digest import Check, Hasher
 from airgap.errors import IntegrityError, Interrupted
-from airgap.receipt import Arrival
+from airgap.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,7 +274,7 @@ def _write_documents(descriptor: int, layout: Layout, inventory_file: Path) -> N
 
 def _write_manifests(descriptor: int, plan: Plan, layout: Layout, work: Work) -> None:
     for number, manifest in enumerate(plan.manifests):
-        content = work.manifest(manifest.digest, manifest.size)
+        content = work.manifest(manifest.digest)
         if content is None:
             raise IntegrityError(
                 f"{work.directory}: manifest {manifest.digest} has gone or changed"

@@ -15,7 +15,7 @@ from airgap.oci import media_types
 from airgap.oci.model import Descriptor, Index, parse_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from airgap.digest import Digest
 
@@ -60,13 +60,14 @@ def walk(root: Descriptor, fetch: Callable[[Descriptor], bytes]) -> list[Node]:
         what = str(descriptor.digest)
         content = parse_manifest(raw, descriptor.media_type, what)
         if isinstance(content, Index):
-            for child in content.manifests:
+            manifests = _distinct(content.manifests, what)
+            for child in manifests:
                 visit(child, depth + 1)
-            children = tuple(dict.fromkeys(child.digest for child in content.manifests))
+            children = tuple(child.digest for child in manifests)
             blobs: tuple[Descriptor, ...] = ()
         else:
             children = ()
-            blobs = tuple({d.digest: d for d in (content.config, *content.layers)}.values())
+            blobs = _distinct((content.config, *content.layers), what)
             for blob in blobs:
                 _refuse_unsupported(blob, what)
         true = Descriptor(descriptor.digest, len(raw), content.media_type, descriptor.platform)
@@ -74,6 +75,18 @@ def walk(root: Descriptor, fetch: Callable[[Descriptor], bytes]) -> list[Node]:
 
     visit(root, 0)
     return list(nodes.values())
+
+
+def _distinct(descriptors: Iterable[Descriptor], what: str) -> tuple[Descriptor, ...]:
+    """Return the first descriptor of each digest; none may promise it with another size."""
+    first: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        known = first.setdefault(descriptor.digest, descriptor)
+        if known.size != descriptor.size:
+            raise MalformedContent(
+                f"{what}: {descriptor.digest} with size {known.size} and with {descriptor.size}"
+            )
+    return tuple(first.values())
 
 
 def _refuse_sha512(descriptor: Descriptor) -> None:

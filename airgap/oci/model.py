@@ -110,6 +110,31 @@ def manifest_type(document: dict[str, Any], declared: str, what: str) -> str:
     return str(kind)
 
 
+def config_labels(raw: bytes, what: str) -> dict[str, str]:
+    """Return the labels in an image's configuration; ``what`` names it in errors.
+
+    Empty for an image without any, and for an artifact. Follows config.md of the OCI image
+    specification. Raises MalformedContent.
+    """
+    document = strict_json.parse_object(raw, what)
+    config = _object(document, "config", what)
+    labels = _object(config, "Labels", what)
+    for name, value in labels.items():
+        if not isinstance(value, str):
+            raise MalformedContent(f"{what}: the label {printable(name)!r} is no text")
+    return labels
+
+
+def _object(document: dict[str, Any], key: str, what: str) -> dict[str, Any]:
+    strict_json.refuse_disguised_keys(document, frozenset({key}), what)
+    value = document.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MalformedContent(f"{what}: {key} is no object")
+    return value
+
+
 def _list(document: dict[str, Any], key: str, what: str) -> list[Any]:
     value = document[key]
     if value is None:

@@ -1,7 +1,7 @@
 """Files on a medium that may be full, slow, read-only or suddenly gone.
 
-Translates what the operating system says into words for the operator, once, for the whole of
-``archive``. Knows nothing of what is in the files.
+Translates what the operating system says into words for the operator, once. Knows nothing of
+what is in the files.
 """
 
 from __future__ import annotations

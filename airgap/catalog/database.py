@@ -1,0 +1,186 @@
+"""A SQLite database that somebody else made, read without trusting it.
+
+A schema is a program: views, triggers and generated columns run while one only reads. So a
+private copy is opened read-only, and plain SELECTs from real tables are all that SQLite is
+allowed, within limits on size, rows, text and work. Knows nothing of what the tables mean.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import tempfile
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airgap import limits
+from airgap.errors import CatalogError, StorageError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airgap.catalog.tree import StoredFile
+
+MAGIC = b"SQLite format 3\0"
+"""The first bytes of every SQLite database."""
+
+_TEXT = 256 * limits.MIB
+"""Bytes of text read from one database; the largest catalogs hold some ten megabytes."""
+
+_STEPS_PER_CALL = 100_000
+_CALLS = 20_000
+"""Together the work SQLite may do for one database, about a minute's."""
+
+_SETTINGS = (
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA query_only = ON",
+)
+_ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ})
+
+
+class Database:
+    """Rows of tables, asked for by name; names of tables and columns in lower case.
+
+    Get one from ``opened``, which translates the errors that SQLite raises while rows are read.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self.name = name
+        self._connection = connection
+        self._rows = 0
+        self._bytes = 0
+        _confine(connection)
+        self._kinds = self._read_schema()
+
+    def has(self, table: str) -> bool:
+        """Say whether there is something of that name."""
+        return table in self._kinds
+
+    def columns(self, table: str) -> frozenset[str]:
+        """Return the names of a table's columns; none when there is no such table.
+
+        Raises CatalogError for what only looks like a table.
+        """
+        if table not in self._kinds:
+            return frozenset()
+        if self._kinds[table] != "table":
+            raise self.refused(f"{table} is a {self._kinds[table]}, where a table must be")
+        cursor = self._connection.execute(f"SELECT * FROM {table} LIMIT 0")
+        return frozenset(column[0].lower() for column in cursor.description)
+
+    def rows(self, table: str, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """Give rows as SQLite has them, text as bytes; a column that is not there is NULL.
+
+        None from a table that is not there. Raises CatalogError, as ``columns`` does.
+        """
+        present = self.columns(table)
+        chosen = ", ".join(column if column in present else "NULL" for column in columns)
+        if not present:
+            return
+        for row in self._connection.execute(f"SELECT {chosen} FROM {table}"):
+            self._rows += 1
+            if self._rows > limits.CATALOG_ROWS:
+                raise self.refused(f"more than {limits.CATALOG_ROWS} rows")
+            yield row
+
+    def texts(self, table: str, *columns: str) -> Iterator[tuple[str, ...]]:
+        """Give rows of text, "" for NULL. Raises CatalogError for what is no text."""
+        for row in self.rows(table, *columns):
+            yield tuple([self.text(value, table) for value in row])
+
+    def text(self, value: object, table: str) -> str:
+        """Return a value of a table's row as text, "" for NULL. Raises CatalogError."""
+        if value is None:
+            return ""
+        if not isinstance(value, bytes):
+            raise self.refused(f"{table} holds {printable(repr(value))}, where text must be")
+        self._bytes += len(value)
+        if self._bytes > _TEXT:
+            raise self.refused(f"more than {_TEXT} bytes of text")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            shown = printable(repr(value), 80)
+            raise self.refused(f"{table} holds text that is no UTF-8: {shown}") from error
+
+    def refused(self, why: str) -> CatalogError:
+        """Return the error that says why this database cannot be read."""
+        return CatalogError(f"{self.name}: {why}")
+
+    def _read_schema(self) -> dict[str, str]:
+        """Return what everything is: a "table" is one only when its definition says so too."""
+        kinds = {}
+        for row in self._connection.execute("SELECT name, type, sql FROM sqlite_master"):
+            name, kind, sql = (self.text(value, "sqlite_master") for value in row)
+            if kind == "table" and not sql.upper().startswith("CREATE TABLE"):
+                kind = "virtual table"
+            if kind in ("table", "virtual table", "view"):
+                kinds[name.lower()] = kind
+        return kinds
+
+
+@contextmanager
+def opened(file: StoredFile) -> Iterator[Database]:
+    """Open a database file.
+
+    Raises CatalogError for everything that is wrong with it, also while it is read;
+    StorageError when there is no room for a copy of it.
+    """
+    name = printable(file.path)
+    if not file.magic.startswith(MAGIC):
+        raise CatalogError(f"{name}: not a SQLite database")
+    if file.size > limits.CATALOG_DATABASE:
+        raise CatalogError(f"{name}: {file.size} bytes, more than {limits.CATALOG_DATABASE}")
+    try:
+        with closing(_private_copy(file)) as connection:
+            yield Database(connection, name)
+    except (sqlite3.Error, UnicodeError) as error:
+        raise CatalogError(
+            f"{name}: cannot be read: {_explained(error)}",
+            hint="The database is damaged, or was not made by operator-registry.",
+        ) from error
+
+
+def _private_copy(file: StoredFile) -> sqlite3.Connection:
+    """Open a copy that nobody else can reach, and that has no name any more.
+
+    An immutable file is read without locks and without looking for journals beside it; so a
+    database in WAL mode can be read as well.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="airgap-") as private:
+            path = Path(private, "catalog.db")
+            with path.open("wb") as copy:
+                file.copy_to(copy)
+            return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+    except OSError as error:
+        raise StorageError(
+            f"{printable(file.path)}: cannot be copied to {tempfile.gettempdir()}: {error}",
+            hint=f"It takes {file.size} bytes; set TMPDIR to a directory with more room.",
+        ) from error
+
+
+def _confine(connection: sqlite3.Connection) -> None:
+    for setting in _SETTINGS:
+        connection.execute(setting)
+    connection.text_factory = bytes
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.CATALOG_CELL)
+    calls = itertools.count(1)
+    connection.set_progress_handler(lambda: next(calls) > _CALLS, _STEPS_PER_CALL)
+    connection.set_authorizer(_authorize)
+
+
+def _authorize(
+    action: int, _table: str | None, _column: str | None, _schema: str | None, source: str | None
+) -> int:
+    """Allow plain reading; no function, no recursion, nothing on behalf of a view."""
+    return sqlite3.SQLITE_OK if action in _ALLOWED and source is None else sqlite3.SQLITE_DENY
+
+
+def _explained(error: Exception) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        return "it takes more work than any catalog should"
+    return printable(str(error))

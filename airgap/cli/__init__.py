@@ -1,0 +1,1 @@
+"""The command line: flags, the terminal and exit statuses, over the workflows and nothing else."""

@@ -1,0 +1,133 @@
+"""``airgap import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from airgap.cli import options, report
+from airgap.cli.progress import size
+from airgap.cli.running import Stop, shown_progress
+from airgap.cluster import LARGEST_DOCUMENT, Scope
+from airgap.errors import HOLES, worst
+from airgap.importer import import_archive, plan_import
+from airgap.manifests import ManifestsOptions
+from airgap.mapping import DEFAULT_COMPONENTS
+
+if TYPE_CHECKING:
+    from airgap.importer import ImportResult
+
+SCOPES = click.Choice([scope.value for scope in Scope])
+
+
+@click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DEST")
+@click.option(
+    "--to-manifests",
+    type=options.OptionalPath(),
+    help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
+)
+@click.option(
+    "--max-components",
+    type=int,
+    default=DEFAULT_COMPONENTS,
+    show_default=True,
+    help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
+)
+@click.option("--icsp-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True)
+@click.option("--idms-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True)
+@click.option(
+    "--max-icsp-size",
+    type=click.IntRange(1, LARGEST_DOCUMENT),
+    default=LARGEST_DOCUMENT,
+    show_default=True,
+    help="Bytes of one mirror set; what does not fit goes on in the next.",
+)
+@click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
+@click.option("--force-tags", is_flag=True, help="Move tags that are set to something else.")
+@click.option("--dry-run", is_flag=True, help="Print what would go where, and stop.")
+@options.continue_on_error_option
+@options.skip_missing_option
+@options.registry_options
+@options.output_option
+@options.verbosity_options
+@click.pass_obj
+def import_command(
+    stop: Stop,
+    archive: Path,
+    destination: str,
+    to_manifests: Path | None,
+    max_components: int,
+    icsp_scope: str,
+    idms_scope: str,
+    max_icsp_size: int,
+    verify_first: bool,
+    force_tags: bool,
+    dry_run: bool,
+    continue_on_error: bool,
+    skip_missing: bool,
+    registry_config: Path | None,
+    insecure: bool,
+    certificate_authority: Path | None,
+    max_per_registry: int,
+    output_format: str,
+    quiet: bool,
+    verbose: int,
+) -> int:
+    r"""Push an archive to DEST, host[:port][/namespace], and write the files for the cluster.
+
+    Every image keeps its digest. Nothing that is there already is sent again, so an import
+    that was interrupted continues when the same command is run again. Catalogs go last.
+
+    \b
+    Examples:
+      airgap import /media/usb/olm.tar registry.example.com:5000
+      airgap import olm.tar registry.example.com:5000/olm -a auth.json --to-manifests out
+      airgap import olm.tar localhost:5000 --insecure --dry-run
+    """
+    options.set_verbosity(verbose)
+    if dry_run:
+        mapping = plan_import(archive, destination, max_components=max_components)
+        report.echo(mapping.rstrip("\n"))
+        return 0
+    with shown_progress(quiet) as progress:
+        result = import_archive(
+            archive,
+            destination,
+            access=options.access_from(
+                registry_config, insecure, certificate_authority, max_per_registry
+            ),
+            max_components=max_components,
+            manifests=ManifestsOptions(
+                to_manifests, Scope(icsp_scope), Scope(idms_scope), max_icsp_size
+            ),
+            verify_first=verify_first,
+            force_tags=force_tags,
+            continue_on_error=continue_on_error,
+            progress=progress,
+            stop=stop,
+        )
+    counted = report.counting(result.missing, skip_missing=skip_missing)
+    status = worst([*(error.exit_status for error in result.errors), *([HOLES] if counted else [])])
+    if output_format == "json":
+        report.echo_json("import", status, result)
+    else:
+        _print(result)
+    return status
+
+
+def _print(result: ImportResult) -> None:
+    report.echo(f"archive   {result.archive} ({result.id})")
+    report.echo(f"arrived   {result.arrived} images at {result.destination}")
+    report.echo(
+        f"this run  sent {result.sent} blobs ({size(result.sent_bytes)}) and"
+        f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
+    )
+    report.echo(f"wrote     {result.manifests}/: {', '.join(result.files)}")
+    report.echo_missing("MISSING from the archive, so not pushed", result.missing)
+    report.echo_missing("FAILED, so not at the destination", result.failed)
+    for hint in dict.fromkeys(error.hint for error in result.errors if error.hint):
+        report.echo(f"  {hint}")

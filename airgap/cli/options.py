@@ -1,0 +1,130 @@
+"""Flags that several commands share, under the names ``oc`` users know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from airgap.registry.access import DEFAULT_CONNECTIONS, Access
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class OptionalPath(click.ParamType[Path | None]):
+    """A path; an empty value counts as not given, as scripts write ``-a "$AUTH"``."""
+
+    name = "file"
+
+    def convert(
+        self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | None:
+        """Return the path, None for an empty one."""
+        return Path(value) if str(value) else None
+
+
+_REGISTRY_OPTIONS = (
+    click.option(
+        "-a",
+        "--registry-config",
+        type=OptionalPath(),
+        help="Credentials (auth.json). Default: $REGISTRY_AUTH_FILE, $REG_CREDS, then the places"
+        " of podman and docker.",
+    ),
+    click.option(
+        "--insecure",
+        is_flag=True,
+        help="Let the registries named on this command line be unverified, or plain HTTP.",
+    ),
+    click.option(
+        "--certificate-authority",
+        type=OptionalPath(),
+        help="Certificates (PEM) to trust besides the system's.",
+    ),
+    click.option(
+        "--max-per-registry",
+        type=click.IntRange(1, 64),
+        default=DEFAULT_CONNECTIONS,
+        show_default=True,
+        help="How many requests run at once.",
+    ),
+)
+
+registries_conf_option = click.option(
+    "--registries-conf",
+    type=OptionalPath(),
+    help="registries.conf with mirrors for the sources. Default: $CONTAINERS_REGISTRIES_CONF.",
+)
+
+index_filter_option = click.option(
+    "--index-filter-by-os",
+    "platform",
+    default="linux/amd64",
+    show_default=True,
+    help="Regular expression on os/arch[/variant]: which variant of the catalog image is read."
+    " All variants of all images are taken, whatever it says.",
+)
+
+continue_on_error_option = click.option(
+    "--continue-on-error/--no-continue-on-error",
+    default=True,
+    show_default=True,
+    help="Go on when an image fails; the exit status then says so.",
+)
+
+skip_missing_option = click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Images that their registry says do not exist are listed but do not change the exit"
+    " status.",
+)
+
+output_option = click.option(
+    "--output",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the result is printed.",
+)
+
+
+def registry_options(command: Command) -> Command:
+    """Add the flags that say how registries are reached."""
+    for option in reversed(_REGISTRY_OPTIONS):
+        command = option(command)
+    return command
+
+
+def verbosity_options(command: Command) -> Command:
+    """Add -q and -v."""
+    quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, the result alone.")
+    verbose = click.option("-v", "--verbose", count=True, help="Say more; -vv: each request.")
+    return quiet(verbose(command))
+
+
+def set_verbosity(verbose: int) -> None:
+    """Show the program's own log on stderr: with -v what is noteworthy, with -vv each request."""
+    if verbose:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        logging.getLogger("airgap").setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+
+
+def access_from(
+    registry_config: Path | None,
+    insecure: bool,
+    certificate_authority: Path | None,
+    max_per_registry: int,
+    registries_conf: Path | None = None,
+) -> Access:
+    """Return what the registry flags say."""
+    return Access(
+        registry_config=registry_config,
+        registries_conf=registries_conf,
+        insecure=insecure,
+        certificate_authority=certificate_authority,
+        connections=max_per_registry,
+    )

@@ -1,0 +1,86 @@
+"""Results and errors as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airgap.digest import Digest
+from airgap.errors import AirgapError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airgap.plan import Missing
+
+SHOWN_BUNDLES = 6
+NOT_FOUND = "not-found"
+
+
+def echo(line: str = "") -> None:
+    """Print one line of a result."""
+    click.echo(line)
+
+
+def echo_json(command: str, status: int, result: Any) -> None:
+    """Print a result as one JSON document."""
+    document = {"command": command, "exit_status": status} | plain(result)
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def echo_error(error: AirgapError, output_format: str, status: int) -> None:
+    """Print why a command ended without a result: to stderr, and as JSON if that was asked."""
+    if output_format == "json":
+        document = {"exit_status": status, "error": error.message, "hint": error.hint}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(f"error: {lines_printable(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"  {lines_printable(error.hint)}", err=True)
+
+
+def echo_missing(title: str, missing: Sequence[Missing]) -> None:
+    """Print what is missing and whom it hurts, one image after the other."""
+    if not missing:
+        return
+    echo()
+    echo(f"{title} ({len(missing)}):")
+    for image in missing:
+        echo(f"  {printable(image.reference, 400)}")
+        detail = f": {printable(image.detail, 600)}" if image.detail else ""
+        echo(f"    {image.reason}{detail}")
+        if image.bundles:
+            packages = ", ".join(map(printable, image.packages)) or "no package"
+            echo(f"    needed by {_some(image.bundles)} ({packages})")
+
+
+def counting(missing: Sequence[Missing], *, skip_missing: bool) -> list[Missing]:
+    """Return the holes that make a run incomplete."""
+    return [image for image in missing if not (skip_missing and image.reason == NOT_FOUND)]
+
+
+def lines_printable(text: str) -> str:
+    """Return text of several lines fit for a terminal."""
+    return "\n".join(printable(line, 2000) for line in text.split("\n"))
+
+
+def plain(value: Any) -> Any:
+    """Return a result as what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | Digest):
+        return {
+            field.name: plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.repr
+        }
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path | Digest) else value
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(printable, names[:SHOWN_BUNDLES]))
+    more = len(names) - SHOWN_BUNDLES
+    return f"{shown} and {more} more bundles" if more > 0 else shown

@@ -1,0 +1,62 @@
+"""``airgap verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from airgap.cli import options, report
+from airgap.cli.progress import size
+from airgap.cli.running import shown_progress
+from airgap.errors import printable
+from airgap.verifier import verify
+
+if TYPE_CHECKING:
+    from airgap.verifier import VerifyResult
+
+SHOWN_IMAGES = 10
+
+
+@click.command("verify", short_help="Read every byte of an archive and follow every reference.")
+@click.argument("archive", type=click.Path(path_type=Path))
+@options.output_option
+@options.verbosity_options
+def verify_command(archive: Path, output_format: str, quiet: bool, verbose: int) -> int:
+    r"""Read every byte of an archive and follow every reference in it.
+
+    Names all damage at once, with the images and operators it hurts. Use it after copying to a
+    medium and after carrying it.
+
+    \b
+    Examples:
+      airgap verify /media/usb/olm.tar
+      airgap verify olm.tar --output json
+    """
+    options.set_verbosity(verbose)
+    with shown_progress(quiet) as progress:
+        result = verify(archive, progress=progress)
+    if output_format == "json":
+        report.echo_json("verify", result.exit_status, result)
+    else:
+        _print(result)
+    return result.exit_status
+
+
+def _print(result: VerifyResult) -> None:
+    report.echo(f"archive   {result.archive} ({size(result.size)})")
+    report.echo(f"id        {result.id}")
+    for damage in result.damage:
+        report.echo(f"DAMAGED   {printable(damage.message, 400)}")
+        for image in damage.images[:SHOWN_IMAGES]:
+            report.echo(f"          hurts {printable(image, 400)}")
+        if len(damage.images) > SHOWN_IMAGES:
+            report.echo(f"          and {len(damage.images) - SHOWN_IMAGES} more images")
+        if damage.packages:
+            report.echo(f"          of {', '.join(map(printable, damage.packages))}")
+    if result.damage:
+        report.echo(f"damaged in {len(result.damage)} places: copy the archive again")
+    else:
+        report.echo(f"verified  every byte of {result.images} images is what it must be")
+    report.echo_missing("MISSING", result.missing)

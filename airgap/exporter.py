@@ -1,0 +1,286 @@
+"""Export: a question, its plan, and an archive that holds all the plan names."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.state import State
+from airgap.archive.work import Work, work_path
+from airgap.archive.writer import ArchiveWriter, reopen, write_head
+from airgap.errors import HOLES, AirgapError, RegistryError, UsageError
+from airgap.plan import Missing, Plan, Question, blob_holes, plan_holes
+from airgap.planner import Survey, survey
+from airgap.progress import SILENT
+from airgap.reference import ImageReference
+from airgap.registry.access import Access
+from airgap.registry.source import RegistrySource
+from airgap.transfer import Outcome, transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from airgap.digest import Digest
+    from airgap.progress import Progress
+    from airgap.registry.client import RegistryClient
+
+DEFAULT_PLATFORM = "linux/amd64"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export left behind; sizes in bytes.
+
+    ``id`` is the digest of the inventory. ``fetched`` counts the blobs this run added, of
+    ``fetched_bytes``; the others were there already.
+    """
+
+    archive: Path
+    id: Digest
+    images: int
+    manifests: int
+    blobs: int
+    size: int
+    fetched: int
+    fetched_bytes: int
+    missing: tuple[Missing, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """3 when there are holes, else 0."""
+        return HOLES if self.missing else 0
+
+
+def export(
+    catalogs: Sequence[str],
+    output: Path,
+    *,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    recheck: bool = False,
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> ExportResult:
+    """Put catalogs and everything they refer to into one archive at ``output``.
+
+    Run again after anything short of success, it continues; on a finished archive it fills
+    what is missing. ``platform`` is a regular expression that picks which variant of a catalog
+    is read; all variants of all images are taken. With ``recheck`` blobs that are in an
+    unfinished archive are hashed again. Without ``continue_on_error`` the first image that
+    cannot be had ends the export, with the error that says why. Setting ``stop`` ends it
+    soon, with Interrupted.
+
+    Raises UsageError (another question than the archive's, a moved tag), RegistryError and
+    Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
+    be had raises nothing: it is in ``missing``.
+    """
+    question = Question(tuple(catalogs), platform)
+    references = [ImageReference.parse(text) for text in catalogs]
+    access, stop = access or Access(), stop or threading.Event()
+    hosts = {reference.repository.host for reference in references}
+    with access.connect(hosts, stop) as client, _claim(output) as state:
+        run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
+        details: dict[str, str] = {}
+        believe = True
+        if output.exists():
+            if run.is_complete():
+                return run.nothing_to_do()
+            reopen(output)
+        elif partial_path(output).exists():
+            run.check_unfinished()
+            believe = state.same_boot and not recheck
+        else:
+            details = run.plan()
+        with ArchiveWriter(output, state, stop, believe=believe) as archive:
+            outcome = run.fetch(archive)
+            archive.finish()
+        return run.result(archive, outcome, details)
+
+
+def plan_export(
+    catalogs: Sequence[str],
+    output: Path,
+    *,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> Survey:
+    """Ask and decide what an export would take; the export that follows does not ask again.
+
+    Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
+    """
+    question = Question(tuple(catalogs), platform)
+    hosts = {ImageReference.parse(text).repository.host for text in catalogs}
+    access, stop = access or Access(), stop or threading.Event()
+    with access.connect(hosts, stop) as client, _claim(output):
+        if output.exists() or partial_path(output).exists():
+            raise UsageError(
+                f"{output}: exists already, its plan is made",
+                hint=f"`airgap inspect {output}` shows it.",
+            )
+        run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
+        return run.ask(Work(work_path(output)))
+
+
+@contextmanager
+def _claim(output: Path) -> Iterator[State]:
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: the directory {output.parent} does not exist")
+    state = State(output)
+    try:
+        yield state
+    finally:
+        unfinished = partial_path(output).exists() or work_path(output).exists()
+        state.release(finished=not unfinished)
+
+
+@dataclass
+class _Run:
+    """The steps of one export, with what all of them need."""
+
+    output: Path
+    question: Question
+    client: RegistryClient
+    workers: int
+    continue_on_error: bool
+    progress: Progress
+    stop: threading.Event
+
+    def plan(self) -> dict[str, str]:
+        """Ask, decide, and write the archive's head; return what was said of the holes."""
+        work = Work(work_path(self.output))
+        found = self.ask(work)
+        self.progress.stage("laying out the archive")
+        write_head(self.output, found.plan, work)
+        work.remove()
+        return found.details
+
+    def ask(self, work: Work) -> Survey:
+        """Find out what there is to take; what is learned stays in the work directory."""
+        pins = {text: pin.digest for text in self.question.catalogs if (pin := work.pinned(text))}
+        self._say_what_moved(pins)
+        return survey(
+            self.question,
+            self.client,
+            work,
+            workers=self.workers,
+            continue_on_error=self.continue_on_error,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def is_complete(self) -> bool:
+        """Say whether the finished archive is the answer to the question, without blob holes."""
+        with ArchiveReader(self.output) as archive:
+            self._require_same_question(archive.plan)
+            for text, digest in _pins(archive.plan).items():
+                if (now := self._now(text)) != digest:
+                    raise UsageError(
+                        f"{self.output}: holds {text} as it was at {digest}; it is now at {now}",
+                        hint="An archive does not change what it holds: export to a new file.",
+                    )
+            return not archive.holes
+
+    def check_unfinished(self) -> None:
+        """Make sure that an unfinished archive is for this question; say what has moved."""
+        with ArchiveReader(partial_path(self.output), unfinished=True) as archive:
+            self._require_same_question(archive.plan)
+            self._say_what_moved(_pins(archive.plan))
+        if work_path(self.output).exists():
+            # Killed after the head had got its name, before this was cleared away.
+            Work(work_path(self.output)).remove()
+
+    def fetch(self, archive: ArchiveWriter) -> Outcome:
+        """Bring every blob that is not in the archive yet."""
+        plan, missing = archive.plan, archive.missing
+        self.progress.stage(
+            "fetching blobs",
+            total_bytes=sum(plan.blobs[number].size for number in missing),
+            total_images=len(plan.images),
+        )
+        try:
+            return transfer(
+                plan,
+                plan.images,
+                RegistrySource(self.client, plan),
+                archive,
+                workers=self.workers,
+                progress=self.progress,
+                stop=self.stop,
+                fatal=() if self.continue_on_error else (AirgapError,),
+                skip=frozenset(range(len(plan.blobs))) - frozenset(missing),
+            )
+        finally:
+            self.progress.finish()
+            archive.save()
+
+    def result(
+        self, archive: ArchiveWriter, outcome: Outcome, details: dict[str, str]
+    ) -> ExportResult:
+        """Say what the archive holds now and what this run brought."""
+        failed = {n: outcome.failed_blobs[n].message for n in archive.missing}
+        return _result(self.output, archive, outcome, failed, details)
+
+    def nothing_to_do(self) -> ExportResult:
+        """Say what the finished archive holds."""
+        with ArchiveReader(self.output) as archive:
+            self.progress.say(f"{self.output}: finished already, nothing to do")
+            return _result(self.output, archive, Outcome(), {}, {})
+
+    def _require_same_question(self, plan: Plan) -> None:
+        if plan.question != self.question:
+            asked = ", ".join(plan.question.catalogs)
+            raise UsageError(
+                f"{self.output}: was begun for {asked} ({plan.question.platform})",
+                hint="Give another -o FILE, or remove this archive and its .partial and .state.",
+            )
+
+    def _say_what_moved(self, pins: dict[str, Digest]) -> None:
+        for text, digest in pins.items():
+            self.progress.say(f"{self.output}: continuing with {text} at {digest}")
+            try:
+                now = self._now(text)
+            except RegistryError as error:
+                self.progress.say(f"could not ask where {text} is now: {error.message}")
+            else:
+                if now != digest:
+                    self.progress.say(f"{text} has moved to {now} since; export that to a new file")
+
+    def _now(self, text: str) -> Digest:
+        reference = ImageReference.parse(text)
+        return reference.digest or self.client.manifest(reference).digest
+
+
+def _pins(plan: Plan) -> dict[str, Digest]:
+    return {
+        plan.images[catalog.image].reference: plan.manifests[plan.images[catalog.image].root].digest
+        for catalog in plan.catalogs
+    }
+
+
+def _result(
+    output: Path,
+    archive: ArchiveReader | ArchiveWriter,
+    outcome: Outcome,
+    failed: dict[int, str],
+    details: dict[str, str],
+) -> ExportResult:
+    plan = archive.plan
+    return ExportResult(
+        archive=output,
+        id=archive.id,
+        images=len(plan.images),
+        manifests=len(plan.manifests),
+        blobs=len(plan.blobs),
+        size=archive.layout.size,
+        fetched=outcome.sent,
+        fetched_bytes=outcome.sent_bytes,
+        missing=(*plan_holes(plan, details), *blob_holes(plan, failed)),
+    )

@@ -1,0 +1,138 @@
+"""Inspect: what an archive holds, from its inventory alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airgap.archive.reader import ArchiveReader
+from airgap.errors import HOLES
+from airgap.plan import Missing, blob_holes, plan_holes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airgap.digest import Digest
+    from airgap.plan import Plan
+
+
+@dataclass(frozen=True)
+class CatalogSummary:
+    """A catalog in an archive: its name, its root's digest, and where in its image it stands."""
+
+    reference: str
+    digest: str
+    format: str
+    path: str
+
+
+@dataclass(frozen=True)
+class PackageSummary:
+    """A package: how many bundles and images it has, and the bytes these images take up.
+
+    Packages share images and layers, so their bytes add up to more than the archive's.
+    """
+
+    name: str
+    bundles: int
+    images: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """An image: its reference, its root's digest, its bytes, the bundles that want it."""
+
+    reference: str
+    digest: str
+    size: int
+    bundles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an archive holds; sizes in bytes."""
+
+    archive: Path
+    id: Digest
+    size: int
+    catalogs: tuple[CatalogSummary, ...]
+    packages: tuple[PackageSummary, ...]
+    images: tuple[ImageSummary, ...]
+    manifests: int
+    blobs: int
+    content_size: int
+    missing: tuple[Missing, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """3 when there are holes, else 0."""
+        return HOLES if self.missing else 0
+
+
+def inspect(archive: Path) -> Inspection:
+    """Say what an archive holds; its content is not read.
+
+    Raises UsageError when there is no such file, Busy, ArchiveError, StorageError.
+    """
+    with ArchiveReader(archive) as reader:
+        plan = reader.plan
+        return Inspection(
+            archive=archive,
+            id=reader.id,
+            size=reader.size,
+            catalogs=_catalogs(plan),
+            packages=_packages(plan),
+            images=_images(plan),
+            manifests=len(plan.manifests),
+            blobs=len(plan.blobs),
+            content_size=plan.content_bytes,
+            missing=(*plan_holes(plan, {}), *blob_holes(plan, dict.fromkeys(reader.holes, ""))),
+        )
+
+
+def _catalogs(plan: Plan) -> tuple[CatalogSummary, ...]:
+    return tuple(
+        CatalogSummary(
+            plan.images[catalog.image].reference,
+            str(plan.manifests[plan.images[catalog.image].root].digest),
+            catalog.format,
+            catalog.path,
+        )
+        for catalog in plan.catalogs
+    )
+
+
+def _packages(plan: Plan) -> tuple[PackageSummary, ...]:
+    bundles: dict[str, int] = defaultdict(int)
+    for bundle in plan.bundles:
+        for package in bundle.packages:
+            bundles[package] += 1
+    images: dict[str, list[int]] = defaultdict(list)
+    for number, image in enumerate(plan.images):
+        for package in plan.packages_of(image.bundles):
+            images[package].append(number)
+    return tuple(
+        PackageSummary(name, bundles[name], len(images[name]), _size_of(plan, images[name]))
+        for name in sorted(bundles)
+    )
+
+
+def _images(plan: Plan) -> tuple[ImageSummary, ...]:
+    return tuple(
+        ImageSummary(
+            image.reference,
+            str(plan.manifests[image.root].digest),
+            _size_of(plan, [number]),
+            tuple(sorted(plan.bundles[bundle].name for bundle in image.bundles)),
+        )
+        for number, image in enumerate(plan.images)
+    )
+
+
+def _size_of(plan: Plan, images: list[int]) -> int:
+    """Return the bytes that images take up together, what they share counted once."""
+    manifests = {m for i in images for m in plan.manifests_of(plan.images[i])}
+    blobs = {b for m in manifests for b in plan.manifests[m].blobs}
+    return sum(plan.manifests[m].size for m in manifests) + sum(plan.blobs[b].size for b in blobs)

@@ -1,0 +1,105 @@
+"""The manifests directory: the files that tell a cluster, and people, what is where now.
+
+Each file is replaced whole, files of other names stay as they are. The same archive imported
+into the same destination gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airgap import cluster
+from airgap.cluster import Scope
+from airgap.errors import MalformedReference
+from airgap.mapping import mapping_text
+from airgap.reference import ImageReference
+from airgap.storage import replace_file, storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airgap.digest import Digest
+    from airgap.mapping import Mapping, Target
+    from airgap.plan import Missing
+    from airgap.receipt import Receipt
+
+
+@dataclass(frozen=True)
+class ManifestsOptions:
+    """Where the files go (None: a directory named after catalog and archive), and their shape.
+
+    ``max_icsp_size`` bounds each mirror set, in bytes.
+    """
+
+    directory: Path | None = None
+    icsp_scope: Scope = Scope.REPOSITORY
+    idms_scope: Scope = Scope.REPOSITORY
+    max_icsp_size: int = cluster.LARGEST_DOCUMENT
+
+
+@dataclass(frozen=True)
+class Written:
+    """The directory, and the names of the files in it that were written."""
+
+    directory: Path
+    files: tuple[str, ...]
+
+
+def write_manifests(
+    options: ManifestsOptions,
+    *,
+    archive: Digest,
+    asked: Sequence[ImageReference],
+    arrived: Sequence[Target],
+    catalogs: Sequence[tuple[Target, Digest]],
+    places: Mapping,
+    missing: Sequence[Missing],
+    receipt: Receipt,
+) -> Written:
+    """Write the directory: from ``arrived`` and ``catalogs``, never from what did not arrive.
+
+    ``asked`` names the directory and the mirror sets. Raises StorageError, and UsageError for
+    a size limit that a single entry exceeds.
+    """
+    name = cluster.resource_name(asked[0])
+    directory = options.directory or Path(f"manifests-{name}-{archive.hex[:8]}")
+    limit = options.max_icsp_size
+    icsp = cluster.image_content_source_policy(name, arrived, scope=options.icsp_scope, limit=limit)
+    idms = cluster.image_digest_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
+    itms = cluster.image_tag_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
+    sources = [cluster.catalog_source(target, digest) for target, digest in catalogs]
+    contents = {
+        "mapping.txt": mapping_text(places, reasons(missing)),
+        "imageContentSourcePolicy.yaml": icsp,
+        "imageDigestMirrorSet.yaml": idms,
+        "imageTagMirrorSet.yaml": itms,
+        "catalogSource.yaml": "---\n".join(sources),
+        "receipt.json": receipt.text(),
+    }
+    with storage_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    for file, content in contents.items():
+        _replace(directory / file, content)
+    return Written(directory, tuple(file for file, content in contents.items() if content))
+
+
+def _replace(path: Path, content: str) -> None:
+    """Put content under a name; a file that has nothing to say must not say yesterday's."""
+    if content:
+        replace_file(path, content.encode())
+    else:
+        with storage_errors(path):
+            path.unlink(missing_ok=True)
+
+
+def reasons(missing: Sequence[Missing]) -> dict[ImageReference, str]:
+    """Return why images are missing, by both names a mapping may have for them."""
+    found = {}
+    for image in missing:
+        with suppress(MalformedReference):  # Without a name there is no line to comment out.
+            reference = ImageReference.parse(image.reference)
+            found[reference] = found[reference.with_defaults()] = image.reason
+    return found

@@ -1,0 +1,52 @@
+"""How registries are reached: what an operator says once for a whole run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airgap.registry.client import RegistryClient
+from airgap.registry.credentials import Credentials
+from airgap.registry.registries_conf import RegistriesConf
+from airgap.registry.retry import StoppableClock
+from airgap.registry.transport import Transport
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterable
+
+DEFAULT_CONNECTIONS = 8
+"""Requests at once. On loopback 4 do as well; on a long link each one more helps."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Credentials, trust, mirrors, and how many requests run at once.
+
+    ``insecure`` concerns only the hosts that the operator names in the same breath: the
+    catalogs' on export, the destination's on import. Files that are None are looked for in
+    the usual places.
+    """
+
+    registry_config: Path | None = None
+    registries_conf: Path | None = None
+    insecure: bool = False
+    certificate_authority: Path | None = None
+    connections: int = DEFAULT_CONNECTIONS
+
+    def connect(self, named_hosts: Iterable[str], stop: threading.Event) -> RegistryClient:
+        """Return a client; ``stop`` ends its waits. Raises UsageError for unusable files."""
+        transport = Transport(
+            environ=os.environ,
+            certificate_authority=self.certificate_authority,
+            insecure=frozenset(named_hosts) if self.insecure else frozenset(),
+            workers=self.connections,
+            clock=StoppableClock(stop),
+        )
+        return RegistryClient(
+            transport,
+            Credentials.load(self.registry_config, os.environ, Path.home()),
+            RegistriesConf.load(self.registries_conf, os.environ),
+        )

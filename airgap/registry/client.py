@@ -1,0 +1,367 @@
+"""Registries, as the rest of the program sees them: manifests, blobs and tags.
+
+Follows the OCI distribution specification 1.1. Source names are resolved through
+registries.conf; a destination is the place it names. A manifest is the bytes that arrived,
+with the digest that these bytes have, whatever a header says. Knows nothing of what a
+manifest means, of catalogs or of archives.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from airgap import limits, strict_json
+from airgap.digest import Check, Digest, digest_of
+from airgap.errors import (
+    IntegrityError,
+    MalformedContent,
+    MalformedDigest,
+    NotFound,
+    RegistryError,
+    Unreachable,
+    printable,
+)
+from airgap.oci import media_types
+from airgap.reference import ImageReference, Repository
+from airgap.registry import locations
+from airgap.registry.auth import Scope
+from airgap.registry.channel import Call, Channel
+from airgap.registry.download import Download
+from airgap.registry.registries_conf import Place, RegistriesConf
+from airgap.registry.retry import Temporary, persist
+from airgap.registry.upload import Session, Uploader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airgap.registry.credentials import Credentials
+    from airgap.registry.transport import Answer, Transport
+
+T = TypeVar("T")
+
+_PULL, _PUSH = "pull", "pull,push"
+_ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED)}
+_SAYS_NOTHING = frozenset(
+    {"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
+)
+_FOUND = frozenset({200, 404})
+_WRITTEN = frozenset({200, 201, 202, 204})
+_TAGS_PAGE = 4 * limits.MIB
+_NEXT = re.compile(r'<([^<>]*)>\s*;(?:[^,]*;)?\s*rel\s*=\s*"?next"?', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedManifest:
+    """A manifest or index as it arrived.
+
+    ``media_type`` is what the registry said, "" when it said nothing that tells; ``digest``
+    is that of ``raw``.
+    """
+
+    raw: bytes
+    media_type: str
+    digest: Digest
+
+
+class RegistryClient:
+    """All registries of a run, for any number of threads. Close it, or use it in ``with``.
+
+    Every method raises RegistryError (Unreachable, AccessDenied and NotFound are its kinds)
+    and Interrupted; temporary failures have been tried again before.
+
+    ``writes`` says that destinations will be written to: reading there then uses the token
+    that writing needs, instead of one more. Some registries give none for writing to an
+    account that may only read.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        credentials: Credentials,
+        registries: RegistriesConf | None = None,
+        *,
+        writes: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._channel = Channel(transport, credentials)
+        self._registries = registries or RegistriesConf()
+        self._uploader = Uploader(self._channel)
+        self._unreachable: set[str] = set()
+        self._reading = _PUSH if writes else _PULL
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._transport.close()
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Sources: names are resolved through registries.conf.
+
+    def manifest(self, reference: ImageReference) -> FetchedManifest:
+        """Return the manifest or index of a source image, from the first place that has it.
+
+        By digest if the reference has one, else by tag. Raises IntegrityError when a place
+        answers with other bytes than the digest's, UsageError for a blocked registry.
+        """
+        full = reference.with_defaults()
+        target = full.tag if full.digest is None else str(full.digest)
+
+        def fetch(place: Place) -> FetchedManifest:
+            return self._fetch_manifest(self._scope(place, _PULL), target, full.digest)
+
+        return self._first(self._places(full), fetch)
+
+    def blob(
+        self, repository: Repository, digest: Digest, size: int, offset: int = 0
+    ) -> Iterator[bytes]:
+        """Yield a source blob from ``offset`` to exactly ``size``, in pieces of about 1 MiB.
+
+        Breaks are mended underneath. The content is not hashed. Raises IntegrityError for
+        another length, before the bytes in excess; NotFound and AccessDenied come before the
+        first byte.
+        """
+        places = self._places(_by_digest(repository, digest))
+        download = Download(self._channel, digest, size, offset)
+        for place in places[:-1]:
+            try:
+                yield from download.pieces(self._scope(place, _PULL))
+            except (RegistryError, IntegrityError) as error:
+                self._note(place, error)
+            else:
+                return
+        yield from download.pieces(self._scope(places[-1], _PULL))
+
+    # Destinations: a name is the place itself.
+
+    def check(self, host: str) -> None:
+        """Make sure that a host is a registry. Raises RegistryError when it is none."""
+        scope = self._scope(Place(Repository(host, "")), _PULL)
+        what = f"{host}: asking whether it is a registry"
+        call = Call(scope, "GET", "", what, frozenset({200, 401}))
+        answer = persist(self._channel.clock, lambda: self._channel.unauthorised(call))
+        with answer:
+            known = "Docker-Distribution-Api-Version" in answer.headers
+            if answer.status == 200:
+                is_registry = known or not answer.is_web_page
+            else:
+                is_registry = answer.status == 401 and "WWW-Authenticate" in answer.headers
+            answer.start(limits.ERROR_BODY)
+        if not is_registry:
+            page = " with a web page" if answer.is_web_page else ""
+            raise RegistryError(
+                f"{host} is not a registry: GET /v2/ is answered with {answer.status}{page}",
+                status=answer.status,
+                hint="Check the host and the port; a proxy may have answered in its place.",
+            )
+
+    def blob_length(self, repository: Repository, digest: Digest) -> int | None:
+        """Return the length a destination says a blob has there, None when it is not there.
+
+        None also where the registry tells no length: it may then be sent again.
+        """
+        call = Call(
+            self._own(repository, self._reading),
+            "HEAD",
+            f"blobs/{digest}",
+            f"{repository}@{digest}",
+            _FOUND,
+        )
+        with self._channel.call(call) as answer:
+            return answer.length if answer.status == 200 else None
+
+    def mount(self, repository: Repository, digest: Digest, source: str) -> bool:
+        """Make a blob of another repository at the same host appear in this one.
+
+        False when the registry would not, for whatever reason: then it must be sent.
+        """
+        scope = self._own(repository, _PUSH, f"repository:{source}:{_PULL}")
+        what = f"{repository}@{digest}: mount from {source}"
+        path = f"blobs/uploads/?mount={digest}&from={source}"
+        try:
+            with self._channel.call(Call(scope, "POST", path, what, _WRITTEN)) as answer:
+                if answer.status == 201:
+                    return True
+                session = Session.opened_by(answer)
+        except Unreachable:
+            raise
+        except RegistryError:
+            return False  # No right to the source, or no mounting here: sending still works.
+        self._cancel(repository, session)
+        return False
+
+    def upload(
+        self,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        pieces: Callable[[], Iterator[bytes]],
+    ) -> None:
+        """Send a blob; ``pieces`` gives its bytes from the start, once for each attempt.
+
+        Whatever ``pieces`` raises goes through at once, and the registry then never has the
+        whole: pass it ``digest.verified``.
+        """
+        self._uploader.upload(self._own(repository, _PUSH), digest, size, pieces)
+
+    def put_manifest(
+        self, repository: Repository, target: str, raw: bytes, media_type: str
+    ) -> None:
+        """Put a manifest under a tag, or under its digest. Read it back to be sure."""
+        call = Call(
+            self._own(repository, _PUSH),
+            "PUT",
+            f"manifests/{target}",
+            f"{_named(repository, target)}: put manifest",
+            _WRITTEN,
+            headers={"Content-Type": media_type},
+            body=raw,
+            length=len(raw),
+        )
+        self._channel.call(call).close()
+
+    def read_manifest(self, repository: Repository, target: str) -> FetchedManifest:
+        """Return what is under a tag, or under a digest, at a destination.
+
+        Raises IntegrityError when by digest there are other bytes.
+        """
+        try:
+            digest = Digest.parse(target)
+        except MalformedDigest:
+            digest = None
+        return self._fetch_manifest(self._own(repository, self._reading), target, digest)
+
+    def manifest_digest(self, repository: Repository, target: str) -> Digest | None:
+        """Return the digest of what is under a tag or a digest, None when nothing is there."""
+        call = Call(
+            self._own(repository, self._reading),
+            "HEAD",
+            f"manifests/{target}",
+            _named(repository, target),
+            _FOUND,
+            headers=_ACCEPT,
+        )
+        with self._channel.call(call) as answer:
+            if answer.status == 404:
+                return None
+            said = answer.headers.get("Docker-Content-Digest", "")
+        try:
+            return Digest.parse(said)
+        except MalformedDigest:
+            pass  # The header is optional, and often wrong: hash what is there.
+        try:
+            return self.read_manifest(repository, target).digest
+        except NotFound:
+            return None
+
+    def tags(self, repository: Repository) -> list[str]:
+        """Return every tag of a destination's repository. Raises NotFound without one."""
+        scope = self._own(repository, self._reading)
+        found: list[str] = []
+        path, seen = "tags/list?n=1000", set[str]()
+        while path and path not in seen:
+            if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
+                raise RegistryError(f"{repository}: the list of tags does not end")
+            seen.add(path)
+            call = Call(scope, "GET", path, f"{repository}: list of tags")
+            with self._channel.call(call) as answer:
+                found += _read_tags(answer)
+                path = _next_page(answer)
+        return found
+
+    def _scope(self, place: Place, actions: str, *further: str) -> Scope:
+        host = place.repository.host
+        insecure = place.insecure or self._transport.is_insecure(host)
+        return Scope(place.repository, actions, insecure, further)
+
+    def _own(self, repository: Repository, actions: str, *further: str) -> Scope:
+        return self._scope(Place(repository), actions, *further)
+
+    def _places(self, reference: ImageReference) -> list[Place]:
+        """Return the places of a source, those of a host that was out of reach last."""
+        places = self._registries.candidates(reference)
+        return sorted(places, key=lambda place: place.repository.host in self._unreachable)
+
+    def _first(self, places: list[Place], fetch: Callable[[Place], T]) -> T:
+        """Return what the first place gives that gives anything; the last one's error counts."""
+        for place in places[:-1]:
+            try:
+                return fetch(place)
+            except (RegistryError, IntegrityError) as error:
+                self._note(place, error)
+        return fetch(places[-1])
+
+    def _note(self, place: Place, error: RegistryError | IntegrityError) -> None:
+        if isinstance(error, Unreachable):
+            self._unreachable.add(place.repository.host)
+
+    def _fetch_manifest(self, scope: Scope, target: str, digest: Digest | None) -> FetchedManifest:
+        what = _named(scope.repository, target)
+        call = Call(scope, "GET", f"manifests/{target}", what, headers=_ACCEPT)
+
+        def fetch() -> FetchedManifest:
+            with self._channel.attempt(call) as answer:
+                if answer.is_web_page:
+                    raise RegistryError(
+                        f"{what}: a web page instead of a manifest",
+                        hint="Something before the registry answers, perhaps a proxy's login.",
+                    )
+                raw = answer.read(limits.MANIFEST)
+                if digest is not None:
+                    _compare(raw, digest, what)
+                return FetchedManifest(raw, _media_type(answer), digest or digest_of(raw))
+
+        return persist(self._channel.clock, fetch)
+
+    def _cancel(self, repository: Repository, session: Session) -> None:
+        what = f"{repository}: cancel an upload"
+        call = Call(self._own(repository, _PUSH), "DELETE", session.url, what, _WRITTEN | {404})
+        try:
+            self._channel.attempt(call).close()
+        except (RegistryError, Temporary):
+            return  # The registry drops forgotten sessions by itself.
+
+
+def _by_digest(repository: Repository, digest: Digest) -> ImageReference:
+    return ImageReference(repository.host, repository.path, digest=digest)
+
+
+def _named(repository: Repository, target: str) -> str:
+    return f"{repository}@{target}" if ":" in target else f"{repository}:{target}"
+
+
+def _compare(raw: bytes, digest: Digest, what: str) -> None:
+    """Raise for other bytes than the digest's; another connection decides, once."""
+    check = Check(digest, len(raw))
+    check.update(raw)
+    try:
+        check.finish()
+    except IntegrityError as error:
+        raise Temporary(IntegrityError(f"{what}: {error.message}"), attempts=2) from error
+
+
+def _media_type(answer: Answer) -> str:
+    """Return the type an answer claims; "" for one that says nothing about a manifest."""
+    claimed = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return "" if claimed.lower() in _SAYS_NOTHING else claimed
+
+
+def _read_tags(answer: Answer) -> list[str]:
+    try:
+        document = strict_json.parse_object(answer.read(_TAGS_PAGE), answer.what)
+    except MalformedContent as error:
+        raise RegistryError(error.message) from error
+    tags = document.get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise RegistryError(f"{answer.what}: not a list: {printable(repr(tags))}")
+    return tags
+
+
+def _next_page(answer: Answer) -> str:
+    match = _NEXT.search(answer.headers.get("Link", ""))
+    return locations.next_page(answer.url, match[1]) if match else ""

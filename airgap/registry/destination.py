@@ -1,0 +1,125 @@
+"""A registry as the destination of a transfer: repositories filled image by image.
+
+Follows the order a registry demands (OCI distribution specification, "pushing manifests"):
+blobs, then manifests children first, each by digest and read back, then the tag. Knows where
+each image goes; refuses to know why.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from airgap.arrival import Arrival
+from airgap.digest import verified
+from airgap.errors import IntegrityError, NotFound, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from airgap.digest import Digest
+    from airgap.plan import Blob, Image, Manifest, Plan
+    from airgap.reference import Repository
+    from airgap.registry.client import RegistryClient
+
+
+class RegistryDestination:
+    """Where the images of a plan go.
+
+    ``places`` gives the repository and the tag of each image, ``manifest`` the bytes of a
+    manifest by number. ``tags_set`` are the images whose tag is at the destination already.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        plan: Plan,
+        places: Mapping[Image, tuple[Repository, str]],
+        manifest: Callable[[int], bytes],
+        tags_set: frozenset[Image],
+    ) -> None:
+        self._client = client
+        self._plan = plan
+        self._places = places
+        self._manifest = manifest
+        self._tags_set = tags_set
+        self._holders: dict[Digest, list[Repository]] = defaultdict(list)
+        self._hosts = {str(repository): repository for repository, _ in places.values()}
+        self._lock = threading.Lock()
+        self.manifests_sent = 0
+
+    def where(self, image: Image) -> str:
+        """Return the repository of an image."""
+        return str(self._places[image][0])
+
+    def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
+        """Make sure that a repository has a blob: found there, mounted, or sent.
+
+        Raises IntegrityError when the bytes to send are not what was promised (the upload is
+        then never completed), RegistryError, Interrupted, and what ``read`` raises.
+        """
+        repository = self._hosts[where]
+        arrival = self._find(blob, repository)
+        if arrival is None:
+            self._client.upload(
+                repository,
+                blob.digest,
+                blob.size,
+                lambda: verified(read(0), blob.digest, blob.size),
+            )
+            arrival = Arrival.SENT
+        with self._lock:
+            self._holders[blob.digest].append(repository)
+        return arrival
+
+    def put_image(self, image: Image) -> None:
+        """Put an image's manifests, children first, read each back, then set its tag.
+
+        Raises RegistryError, IntegrityError, Interrupted.
+        """
+        repository, tag = self._places[image]
+        for number in self._plan.manifests_of(image):
+            self._put_manifest(repository, self._plan.manifests[number], self._manifest(number))
+        if image in self._tags_set:
+            return
+        root = self._plan.manifests[image.root]
+        self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
+        if (got := self._client.manifest_digest(repository, tag)) != root.digest:
+            raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
+
+    def _find(self, blob: Blob, repository: Repository) -> Arrival | None:
+        length = self._client.blob_length(repository, blob.digest)
+        if length == blob.size:
+            return Arrival.PRESENT
+        if length is not None:
+            raise RegistryError(
+                f"{repository}: holds {blob.digest} with {length} bytes instead of {blob.size}",
+                hint="The registry's storage is damaged, and it does not replace a blob it thinks"
+                " it has: delete the blob there, let the registry collect garbage, restart it,"
+                " and run the same command again.",
+            )
+        for holder in self._holders[blob.digest][:1]:
+            if self._client.mount(repository, blob.digest, holder.path):
+                return Arrival.MOUNTED
+        return None
+
+    def _put_manifest(self, repository: Repository, manifest: Manifest, raw: bytes) -> None:
+        if self._reads_back(repository, manifest, raw):
+            return
+        self._client.put_manifest(repository, str(manifest.digest), raw, manifest.media_type)
+        with self._lock:
+            self.manifests_sent += 1
+        if not self._reads_back(repository, manifest, raw):
+            raise IntegrityError(
+                f"{repository}@{manifest.digest}: sent, and now it is not there unchanged",
+                hint="The registry or something before it alters manifests; nothing refers to"
+                " this image yet. Look for a conversion setting.",
+            )
+
+    def _reads_back(self, repository: Repository, manifest: Manifest, raw: bytes) -> bool:
+        try:
+            found = self._client.read_manifest(repository, str(manifest.digest))
+        except NotFound:
+            return False
+        return found.raw == raw

@@ -1,0 +1,147 @@
+"""URLs that another host hands out: redirects, upload locations, token services, next pages.
+
+Decides which of them may be followed, and how a URL may be shown: without its query, which
+can be a signature, and without user information. Pure but for one look-up of a name, to
+learn whether a registry is itself inside.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
+
+from airgap.errors import RegistryError, printable
+
+if TYPE_CHECKING:
+    from airgap.digest import Digest
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_LEGACY_ADDRESS = re.compile(r"[0-9a-fx.]+", re.ASCII | re.IGNORECASE)
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def authority(url: str) -> str:
+    """Return ``host:port`` of a URL in the one form in which they are compared."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown(url: str) -> str:
+    """Return a URL fit for a message: scheme, host and path."""
+    parts = urlsplit(url)
+    return printable(f"{parts.scheme}://{authority(url)}{parts.path}")
+
+
+def redirect_target(base: str, location: str) -> str:
+    """Return where a redirect leads. Raises RegistryError for a place not to be visited."""
+    return _visitable(base, location, "redirects")
+
+
+def token_service(base: str, realm: str) -> str:
+    """Return the URL of a challenge's realm. Raises RegistryError."""
+    return _visitable(base, realm, "sends for a token")
+
+
+def next_page(base: str, location: str) -> str:
+    """Return the URL of a list's next page, which is at the same origin. Raises RegistryError."""
+    target = _visitable(base, location, "sends for the next page")
+    if authority(target) != authority(base):
+        raise _refused(base, "sends for the next page", target, "which is another host")
+    return target
+
+
+def upload_target(base: str, location: str) -> str:
+    """Return where an upload goes on. Raises RegistryError.
+
+    A registry behind a TLS proxy may say ``http`` of itself; it keeps the scheme it was
+    called with.
+    """
+    parts, origin = _resolved(base, location), urlsplit(base)
+    if parts.hostname == origin.hostname and origin.scheme == "https" and parts.scheme == "http":
+        location = urlunsplit(parts._replace(scheme="https", netloc=origin.netloc))
+    return _visitable(base, location, "sends an upload")
+
+
+def with_digest(url: str, digest: Digest) -> str:
+    """Return an upload's URL with the digest that completes it added to its query."""
+    parts = urlsplit(url)
+    query = "&".join(part for part in (parts.query, f"digest={quote(str(digest))}") if part)
+    return urlunsplit(parts._replace(query=query))
+
+
+def _visitable(base: str, location: str, does: str) -> str:
+    """Resolve a location against the URL it came from, and refuse the unsafe ones."""
+    parts, origin = _resolved(base, location), urlsplit(base)
+    target = urlunsplit(parts)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise _refused(base, does, target, "which is no HTTP URL")
+    if origin.scheme == "https" and parts.scheme == "http":
+        raise _refused(base, does, target, "which would leave TLS")
+    if "@" in parts.netloc:
+        raise _refused(base, does, target, "which names a user")
+    if authority(target) != authority(base):
+        _refuse_inside(base, parts.hostname, does, target)
+    return urlunsplit(parts._replace(fragment=""))
+
+
+def _refuse_inside(base: str, host: str, does: str, target: str) -> None:
+    """Refuse an address of this machine or network, unless the registry is inside as well."""
+    address = _literal(host)
+    if address is not None and (
+        address.is_link_local or address.is_unspecified or address.is_multicast
+    ):
+        raise _refused(base, does, target, "which is no address for a registry")
+    inside = host == "localhost" or host.endswith(".localhost")
+    if (inside or (address is not None and not address.is_global)) and not _is_inside(base):
+        raise _refused(base, does, target, "which is inside, while the registry is not")
+
+
+def _is_inside(url: str) -> bool:
+    """Say whether a registry's every address is a private one."""
+    host = urlsplit(url).hostname or ""
+    literal = _literal(host)
+    if literal is not None:
+        return not literal.is_global
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+        return bool(found) and all(not ipaddress.ip_address(text).is_global for text in found)
+    except (OSError, ValueError):
+        return False
+
+
+def _literal(host: str) -> _Address | None:
+    """Return the address that a host is, in any spelling the C library takes, or None."""
+    try:
+        address: _Address = ipaddress.ip_address(host)
+    except ValueError:
+        if _LEGACY_ADDRESS.fullmatch(host) is None:
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
+def _resolved(base: str, location: str) -> SplitResult:
+    """Join and split; control characters are refused first, as ``urlsplit`` drops them."""
+    try:
+        if any(character <= " " or character == "\x7f" for character in location):
+            raise ValueError("a control character")
+        parts = urlsplit(urljoin(base, location))
+        _ = parts.port
+    except ValueError as error:
+        raise RegistryError(f"{shown(base)} answers with a malformed URL") from error
+    return parts
+
+
+def _refused(base: str, does: str, target: str, why: str) -> RegistryError:
+    parts = urlsplit(target)
+    to = printable(f"{parts.scheme}://{parts.hostname or ''}")
+    return RegistryError(f"{shown(base)} {does} to {to}, {why}: refused")

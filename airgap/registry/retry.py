@@ -1,0 +1,171 @@
+"""When to try again and how long to wait before: one table, one loop, for every request.
+
+Knows statuses and headers, not connections. Waiting can be interrupted, and its clock is
+handed in, so that tests need no time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from airgap import limits
+from airgap.errors import AirgapError, Interrupted, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from threading import Event
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""How often anything is tried, unless a row of the table says less."""
+
+_FIRST_DELAY = 1.0
+_LONGEST_DELAY = 60.0
+_LONGEST_REQUESTED_DELAY = 300.0
+_PROGRESS = limits.MIB
+
+ATTEMPTS_BY_STATUS = {
+    408: ATTEMPTS,
+    425: ATTEMPTS,
+    429: ATTEMPTS,
+    # docker-registry answers 500 to some requests for ever.
+    500: 3,
+    **dict.fromkeys((499, 502, 503, 504, *range(520, 525)), ATTEMPTS),
+}
+"""The statuses that may pass; every other one is final."""
+
+
+class Clock(Protocol):
+    """Time that never jumps, and sleep that a request to stop cuts short."""
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary moment."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Interrupted."""
+
+    def check(self) -> None:
+        """Raise Interrupted when the run has been asked to stop."""
+
+
+class StoppableClock:
+    """The system's monotonic clock; setting ``stop`` ends every wait with Interrupted."""
+
+    def __init__(self, stop: Event) -> None:
+        self._stop = stop
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Interrupted."""
+        if self._stop.wait(seconds):
+            self.check()
+
+    def check(self) -> None:
+        """Raise Interrupted when the run has been asked to stop."""
+        if self._stop.is_set():
+            raise Interrupted("interrupted", hint="Run the same command again to continue.")
+
+
+class Temporary(Exception):
+    """A failure that may pass. ``error`` is what it becomes when it does not.
+
+    ``wait`` is the delay in seconds that the other side asked for. ``at_once`` marks a
+    connection that was closed while idle: the first time, there is nothing to wait for.
+    """
+
+    def __init__(
+        self,
+        error: AirgapError,
+        *,
+        attempts: int = ATTEMPTS,
+        wait: float | None = None,
+        at_once: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.attempts = attempts
+        self.wait = wait
+        self.at_once = at_once
+
+
+class Attempts:
+    """Counts the failures of one piece of work, and waits after each as long as is right."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._failures: Counter[int] = Counter()
+        self._progress = 0
+
+    def failed(self, fault: Temporary) -> None:
+        """Wait before the next attempt, or raise the fault's error: there is none left.
+
+        The delay doubles, with full jitter. A longer delay than five minutes that the other
+        side asks for is not waited for: the error says how long it is.
+        """
+        self._failures[fault.attempts] += 1
+        count = self._failures.total()
+        if self._failures[fault.attempts] >= fault.attempts or count >= ATTEMPTS:
+            raise self._given_up(fault.error, count) from fault
+        if fault.wait is not None and fault.wait > _LONGEST_REQUESTED_DELAY:
+            fault.error.hint = f"The host asks to wait {fault.wait:.0f} seconds; run again then."
+            raise self._given_up(fault.error, count) from fault
+        if fault.at_once and count == 1:
+            return
+        ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (count - 1))
+        self._clock.sleep(random.uniform(0, ceiling) if fault.wait is None else fault.wait)
+
+    def progressed(self, count: int) -> None:
+        """Count bytes that arrived; after enough of them, earlier failures are forgotten."""
+        self._progress += count
+        if self._progress >= _PROGRESS:
+            self._progress = 0
+            self._failures.clear()
+
+    def _given_up(self, error: AirgapError, count: int) -> AirgapError:
+        seconds = self._clock.monotonic() - self._began
+        if count > 1:
+            error.message += f" (given up after {count} attempts in {seconds:.0f} s)"
+            error.args = (error.message,)
+        return error
+
+
+def persist(clock: Clock, attempt: Callable[[], T]) -> T:
+    """Return what ``attempt`` returns, trying again while it raises Temporary."""
+    attempts = Attempts(clock)
+    while True:
+        try:
+            return attempt()
+        except Temporary as fault:
+            attempts.failed(fault)
+
+
+def requested_delay(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that ``Retry-After`` asks for, in either of its forms.
+
+    A date is measured from the answer's own ``Date``, as the local clock may be wrong.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+        sent = headers.get("Date")
+        now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def refusal_as_fault(error: Unreachable, status: int, headers: Mapping[str, str]) -> Temporary:
+    """Return the fault for a status of the table."""
+    return Temporary(error, attempts=ATTEMPTS_BY_STATUS[status], wait=requested_delay(headers))

@@ -1,0 +1,492 @@
+"""HTTP as this program speaks it: connections, TLS, proxies, redirects, bounded reads.
+
+Calls go straight to urllib3's connection pools. ``requests`` on top of them costs 0.5 ms of
+processor time a call, which ten thousand small blobs feel; and what it adds (cookies, netrc,
+the environment, its own redirects and decoding) is what must not happen here: it sends
+credentials that nobody gave it. So a request carries exactly the headers it is given, a
+redirect is followed without credentials, and content is taken undecoded.
+
+Every exception of urllib3, ``ssl`` and ``socket`` ends at this border: it becomes an error of
+the program or, if it may pass, ``Temporary``. Knows nothing of registries or tokens.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import certifi
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    IncompleteRead,
+    InsecureRequestWarning,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    SSLError,
+)
+from urllib3.exceptions import TimeoutError as AnyTimeoutError
+
+from airgap import __version__, limits
+from airgap.errors import RegistryError, Unreachable, UsageError, printable
+from airgap.reference import is_hub
+from airgap.registry import locations
+from airgap.registry.proxies import Proxies
+from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_delay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_TIMEOUT = urllib3.Timeout(connect=10, read=60)
+# The first number also limits each write; the second is how long a registry may take to
+# check and move a large blob once it has it.
+_UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
+_HOSTS = 64
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_STALL_SECONDS = 60
+_STALL_BYTES = _STALL_SECONDS * limits.KIB
+_HUB_API = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``what`` says in errors what was being done.
+
+    ``body`` is given anew for every attempt, with its ``length`` in bytes. ``insecure``: TLS
+    is not verified. ``authorization`` never leaves the request's own host.
+    """
+
+    method: str
+    url: str
+    what: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    authorization: str | None = field(default=None, repr=False)
+    body: Callable[[], Iterator[bytes]] | bytes | None = None
+    length: int = 0
+    insecure: bool = False
+
+
+class Answer:
+    """An answer whose body has not been read. Close it, or read it to the end.
+
+    ``url`` is where it came from; ``redirected`` says that this is not where it was asked for.
+    """
+
+    __slots__ = ("_clock", "_raw", "headers", "redirected", "status", "url", "what")
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock) -> None:
+        self._raw = raw
+        self._clock = clock
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.url = request.url
+        self.what = request.what
+        self.redirected = False
+
+    def all_of(self, header: str) -> list[str]:
+        """Return every value of a header that may come several times."""
+        return list(self._raw.headers.getlist(header))
+
+    @property
+    def length(self) -> int | None:
+        """What Content-Length says, or None when it says nothing sensible."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+    @property
+    def is_web_page(self) -> bool:
+        """Whether a person was meant to read this: the page of a proxy or a portal."""
+        return self.headers.get("Content-Type", "").lower().startswith("text/html")
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the body as it is on the wire, in pieces of about ``limits.CHUNK``.
+
+        Raises Temporary when it breaks off or stalls (less than 1 KiB/s for a minute), and
+        Interrupted. Leaves the connection to others when read to the end.
+        """
+        watch, count = self._clock.monotonic(), 0
+        parts: list[bytes] = []
+        gathered = 0
+        while part := self._some(limits.CHUNK - gathered):
+            parts.append(part)
+            gathered += len(part)
+            count += len(part)
+            if gathered == limits.CHUNK:
+                yield parts[0] if len(parts) == 1 else b"".join(parts)
+                parts, gathered = [], 0
+            self._clock.check()
+            if (now := self._clock.monotonic()) - watch >= _STALL_SECONDS:
+                if count < _STALL_BYTES:
+                    raise self._broken(f"only {count} bytes in {now - watch:.0f} seconds")
+                watch, count = now, 0
+        if parts:
+            yield b"".join(parts)
+
+    def read(self, limit: int) -> bytes:
+        """Return the body. Raises RegistryError when there is more of it than ``limit``."""
+        if (self.length or 0) <= limit:
+            content = b"".join(self._bounded(limit))
+            if len(content) <= limit:
+                return content
+        self.close()
+        raise RegistryError(
+            f"{self.what}: the answer of {locations.shown(self.url)} is longer than {limit} bytes",
+            status=self.status,
+        )
+
+    def start(self, limit: int) -> bytes:
+        """Return the body's first bytes, at most ``limit``, whatever becomes of the rest."""
+        try:
+            return b"".join(self._bounded(limit))[:limit]
+        except Temporary:
+            return b""  # It would only have explained an answer that stands without it.
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back, or cut it when part of the body is still to come.
+
+        Nothing is read: the length that an answer claims (416) may be a lie to wait on.
+        """
+        if self._raw.length_remaining == 0:
+            self._raw.drain_conn()
+        self._raw.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _bounded(self, limit: int) -> Iterator[bytes]:
+        count = 0
+        for piece in self.pieces():
+            yield piece
+            count += len(piece)
+            if count > limit:
+                return
+
+    def _some(self, limit: int) -> bytes:
+        try:
+            return self._raw.read1(limit, decode_content=False)
+        except IncompleteRead as error:
+            raise self._broken("the answer broke off") from error
+        except AnyTimeoutError as error:
+            raise self._broken("nothing arrived for a minute") from error
+        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            raise self._broken(f"the connection broke: {_reason(error)}") from error
+
+    def _broken(self, why: str) -> Temporary:
+        self._raw.close()
+        return Temporary(Unreachable(f"{self.what}: {locations.authority(self.url)}: {why}"))
+
+
+class Transport:
+    """The connections of a run, for any number of threads.
+
+    ``insecure`` names the hosts (``host[:port]``) whose TLS is not verified, and which are
+    spoken to in plain HTTP when they have no TLS.
+    """
+
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        certificate_authority: Path | None = None,
+        insecure: frozenset[str] = frozenset(),
+        workers: int = 8,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock: Clock = clock or StoppableClock(threading.Event())
+        # A host without a port is meant with either scheme's.
+        self._insecure = frozenset(
+            locations.authority(f"{scheme}://{host}")
+            for host in insecure
+            for scheme in ("https", "http")
+        )
+        self._proxies = Proxies.from_environ(environ)
+        self._workers = workers
+        self._verified = _verifying_context(certificate_authority)
+        self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._schemes: dict[str, str] = {}
+        self._resting: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
+
+    def is_insecure(self, host: str) -> bool:
+        """Say whether a host was named insecure."""
+        return locations.authority(f"https://{host}") in self._insecure
+
+    def origin(self, host: str, *, insecure: bool) -> str:
+        """Return ``scheme://host[:port]`` of a registry.
+
+        It is https, always, unless ``insecure``: then the host is asked once, and if it
+        speaks no TLS but answers in plain HTTP, it is http for the rest of the run.
+        """
+        api = _HUB_API if is_hub(host) else host
+        if not insecure:
+            return f"https://{api}"
+        with self._lock:
+            known = self._schemes.get(api)
+        if known is None and (known := self._find_scheme(api)) is not None:
+            with self._lock:
+                self._schemes[api] = known
+        return f"{known or 'https'}://{api}"
+
+    def send(self, request: Request) -> Answer:
+        """Make a request and follow where a GET or HEAD is redirected to.
+
+        Raises Temporary, Unreachable, RegistryError for an unsafe or endless redirect,
+        Interrupted, and BodyFailed.
+        """
+        answer = self.send_once(request)
+        if request.method not in ("GET", "HEAD"):
+            return answer
+        for _ in range(limits.REDIRECTS):
+            location = answer.headers.get("Location")
+            if answer.status not in _REDIRECTS or location is None:
+                return answer
+            answer.start(limits.ERROR_BODY)
+            target = locations.redirect_target(request.url, location)
+            insecure = self.is_insecure(locations.authority(target))
+            request = replace(request, url=target, authorization=None, insecure=insecure)
+            answer = self.send_once(request)
+            answer.redirected = True
+        if answer.status in _REDIRECTS:
+            answer.close()
+            raise RegistryError(f"{request.what}: redirected more than {limits.REDIRECTS} times")
+        return answer
+
+    def send_once(self, request: Request) -> Answer:
+        """Make a request and follow no redirect; otherwise as ``send``."""
+        self.clock.check()
+        host = locations.authority(request.url)
+        self._wait_for(host)
+        body = request.body if isinstance(request.body, bytes | None) else Body(request.body())
+        try:
+            raw = self._open(request, body)
+        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            raise _translated(error, request) from error
+        finally:
+            if isinstance(body, Body):
+                body.close()
+        answer = Answer(raw, request, self.clock)
+        if answer.status in (429, 503):
+            self._rest(host, answer)
+        return answer
+
+    def _open(self, request: Request, body: bytes | Body | None) -> urllib3.BaseHTTPResponse:
+        headers = {
+            "User-Agent": f"airgap/{__version__}",
+            "Accept-Encoding": "identity",
+            **request.headers,
+        }
+        if request.authorization is not None:
+            headers["Authorization"] = request.authorization
+        if body is not None:
+            headers["Content-Length"] = str(request.length)
+        return self._manager(request).urlopen(
+            request.method,
+            request.url,
+            body=body,
+            headers=headers,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=_TIMEOUT if body is None else _UPLOAD_TIMEOUT,
+        )
+
+    def _manager(self, request: Request) -> urllib3.PoolManager:
+        parts = urlsplit(request.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        proxy = self._proxies.choose(parts.scheme, parts.hostname or "", port)
+        key = (proxy, request.insecure)
+        manager = self._managers.get(key)
+        if manager is None:
+            with self._lock:
+                manager = self._managers.setdefault(key, self._new_manager(*key))
+        return manager
+
+    def _new_manager(self, proxy: str, insecure: bool) -> urllib3.PoolManager:
+        context = _unverifying_context() if insecure else self._verified
+        if insecure:
+            # The operator named the host on the command line; once is enough.
+            urllib3.disable_warnings(InsecureRequestWarning)
+        if not proxy:
+            return urllib3.PoolManager(_HOSTS, maxsize=self._workers, ssl_context=context)
+        parts = urlsplit(proxy)
+        user = (
+            f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+        )
+        return urllib3.ProxyManager(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
+            _HOSTS,
+            maxsize=self._workers,
+            proxy_headers=urllib3.make_headers(proxy_basic_auth=user),
+            proxy_ssl_context=self._verified,
+            ssl_context=context,
+        )
+
+    def _find_scheme(self, api: str) -> str | None:
+        """Return how an insecure host can be spoken to; None when it cannot be at all now."""
+        for scheme in ("https", "http"):
+            probe = Request("GET", f"{scheme}://{api}/v2/", "", insecure=True)
+            try:
+                self._open(probe, None).close()
+            except (SSLError, NewConnectionError, ProtocolError, ProxyError):
+                continue
+            except (HTTPError, OSError, http.client.HTTPException, ValueError):
+                return None
+            return scheme
+        return None
+
+    def _wait_for(self, host: str) -> None:
+        """Hold a request back while its host has asked for rest: it asked every thread."""
+        until = self._resting.get(host)
+        if until is not None and (delay := until - self.clock.monotonic()) > 0:
+            self.clock.sleep(delay)
+
+    def _rest(self, host: str, answer: Answer) -> None:
+        delay = requested_delay(answer.headers)
+        if delay is not None and delay <= 300:
+            self._resting[host] = self.clock.monotonic() + delay
+
+
+class BodyFailed(Exception):
+    """The source of an upload's body failed with ``cause``; the registry did not."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class Body:
+    """The pieces of an upload. Raises BodyFailed for whatever their source raises.
+
+    Otherwise urllib3 would take an unreadable file for a broken connection.
+    """
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            raise
+        except Exception as error:
+            raise BodyFailed(error) from error
+
+    def close(self) -> None:
+        """End the source, when an upload ends before it."""
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+
+
+def _verifying_context(certificate_authority: Path | None) -> ssl.SSLContext:
+    """Trust the system's authorities, or certifi's where it has none, and the given ones."""
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"] and not _has_certificate_directory():
+        context.load_verify_locations(certifi.where())
+    if certificate_authority is not None:
+        try:
+            context.load_verify_locations(certificate_authority)
+        except OSError as error:  # ssl.SSLError is one
+            why = "no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UsageError(
+                f"--certificate-authority {certificate_authority}: {why}",
+                hint="It must be a file of certificates in PEM format.",
+            ) from error
+    return context
+
+
+def _has_certificate_directory() -> bool:
+    """Certificates in a directory are loaded when needed, so they are not counted before."""
+    directory = Path(ssl.get_default_verify_paths().openssl_capath)
+    return directory.is_dir() and any(directory.iterdir())
+
+
+def _unverifying_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _translated(error: Exception, request: Request) -> Exception:
+    """Return what an exception of the layers below means to this program."""
+    host = locations.authority(request.url)
+    where = f"{request.what}: {host}"
+    if isinstance(error, ProxyError):
+        return Unreachable(
+            f"{where}: the proxy fails: {_reason(error)}",
+            hint="Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
+        )
+    if isinstance(error, SSLError | ssl.SSLError):
+        return _tls_failure(error, where, host)
+    if isinstance(error, NameResolutionError):
+        return Temporary(Unreachable(f"{where}: the name cannot be resolved: {_reason(error)}"))
+    if isinstance(error, NewConnectionError | ConnectTimeoutError):
+        return Temporary(Unreachable(f"{where}: cannot connect: {_reason(error)}"))
+    if isinstance(error, AnyTimeoutError):
+        return Temporary(Unreachable(f"{where}: no answer in time"))
+    if isinstance(error, ProtocolError | OSError | http.client.HTTPException):
+        closed = isinstance(_innermost(error), ConnectionError)
+        message = f"{where}: the connection broke: {_reason(error)}"
+        return Temporary(Unreachable(message), at_once=closed)
+    return RegistryError(f"{where}: not a usable request or answer: {_reason(error)}")
+
+
+def _tls_failure(error: Exception, where: str, host: str) -> Exception:
+    reason = _reason(error)
+    inner = _innermost(error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        hint = "Give the registry's authority with --certificate-authority FILE."
+        if "not yet valid" in reason or "expired" in reason:
+            hint = "Check this machine's clock, then the registry's certificate."
+        return Unreachable(f"{where}: its certificate is not trusted: {reason}", hint=hint)
+    if isinstance(inner, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Temporary(Unreachable(f"{where}: the TLS connection broke: {reason}"))
+    return Unreachable(
+        f"{where}: no TLS connection: {reason}",
+        hint=f"If {host} has no TLS and you trust the network, name it with --insecure.",
+    )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the exception that the others were raised around."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the cause in words that hold no URL: the system's, or the exception's name."""
+    inner = _innermost(error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return printable(inner.verify_message)
+    if isinstance(inner, ssl.SSLError):
+        return printable((inner.reason or str(inner.strerror)).replace("_", " ").lower())
+    if isinstance(inner, OSError) and inner.strerror:
+        return printable(inner.strerror)
+    if isinstance(inner, OSError) and str(inner).startswith("Tunnel connection failed"):
+        return printable(str(inner))
+    return type(inner).__name__

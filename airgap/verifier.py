@@ -1,0 +1,85 @@
+"""Verify: every byte and every reference of an archive, and whom damage hurts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airgap.archive.audit import audit
+from airgap.archive.reader import ArchiveReader
+from airgap.errors import HOLES, Refused
+from airgap.plan import Missing, blob_holes, plan_holes
+from airgap.progress import SILENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airgap.archive.reader import Problem
+    from airgap.digest import Digest
+    from airgap.plan import Plan
+    from airgap.progress import Progress
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something wrong in an archive, and the images and packages that it hurts."""
+
+    message: str
+    images: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What reading an archive whole has shown; ``size`` in bytes."""
+
+    archive: Path
+    id: Digest
+    images: int
+    size: int
+    damage: tuple[Damage, ...]
+    missing: tuple[Missing, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """4 when anything is damaged, 3 when there are holes, else 0."""
+        if self.damage:
+            return Refused.exit_status
+        return HOLES if self.missing else 0
+
+
+def verify(archive: Path, *, progress: Progress = SILENT) -> VerifyResult:
+    """Read every byte of an archive and follow every reference in it.
+
+    Damage is collected, not raised. Raises UsageError when there is no such file, Busy while
+    it is written, ArchiveError when it is no archive or its inventory cannot be read (nothing
+    else can then be told apart), StorageError.
+    """
+    with ArchiveReader(archive) as reader:
+        plan = reader.plan
+        progress.stage("reading every byte", total_bytes=plan.content_bytes)
+        damage = [_whom_it_hurts(plan, problem) for problem in audit(reader, progress)]
+        progress.finish()
+        return VerifyResult(
+            archive=archive,
+            id=reader.id,
+            images=len(plan.images),
+            size=reader.size,
+            damage=tuple(damage),
+            missing=(*plan_holes(plan, {}), *blob_holes(plan, dict.fromkeys(reader.holes, ""))),
+        )
+
+
+def _whom_it_hurts(plan: Plan, problem: Problem) -> Damage:
+    manifests, blobs = set(problem.manifests), set(problem.blobs)
+    hurt = [
+        image
+        for image in (plan.images if manifests or blobs else ())
+        if not manifests.isdisjoint(plan.manifests_of(image))
+        or not blobs.isdisjoint(plan.blobs_of(image))
+    ]
+    return Damage(
+        problem.message,
+        tuple(image.reference for image in hurt),
+        tuple(plan.packages_of(bundle for image in hurt for bundle in image.bundles)),
+    )
