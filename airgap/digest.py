@@ -35,7 +35,7 @@ class Digest:
         """Read a digest. Raises MalformedDigest."""
         match = _GRAMMAR.fullmatch(text)
         if match is None or len(match[2]) != _HEX_LENGTH[match[1]]:
-            raise MalformedDigest(f"not a digest: {printable(text)!r}")
+            raise MalformedDigest(f"not a digest: '{printable(text)}'")
         return cls(match[1], match[2])
 
     def __str__(self) -> str:

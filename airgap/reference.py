@@ -66,7 +66,7 @@ class ImageReference:
             raise _malformed(text, f"the name is longer than {_NAME_LENGTH} characters")
         for component in path.split("/"):
             if _COMPONENT.fullmatch(component) is None:
-                raise _malformed(text, f"{printable(component, 60)!r} cannot be part of a name")
+                raise _malformed(text, f"'{printable(component, 60)}' cannot be part of a name")
         return cls(registry, path, tag, digest)
 
     @property
@@ -130,15 +130,15 @@ class DestinationPrefix:
         """
         if "://" in text:
             raise UsageError(
-                f"destination {printable(text)!r}: write host[:port][/namespace], without a scheme"
+                f"destination '{printable(text)}': write host[:port][/namespace], without a scheme"
             )
         host, _, namespace = text.partition("/")
         if _HOST.fullmatch(host) is None and _IPV6_HOST.fullmatch(host) is None:
-            raise UsageError(f"destination {printable(text)!r}: {printable(host)!r} is no host")
+            raise UsageError(f"destination '{printable(text)}': '{printable(host)}' is no host")
         for component in namespace.split("/") if namespace else ():
             if _COMPONENT.fullmatch(component) is None:
                 raise UsageError(
-                    f"destination {printable(text)!r}: {printable(component, 60)!r}"
+                    f"destination '{printable(text)}': '{printable(component, 60)}'"
                     " cannot be part of a repository's name"
                 )
         return cls(host, namespace)
@@ -190,9 +190,9 @@ def _split_registry(name: str) -> tuple[str, str]:
     if not looks_like_host and first == first.lower():
         return "", name
     if _HOST.fullmatch(first) is None:
-        raise _malformed(name, f"{printable(first, 60)!r} is no registry host")
+        raise _malformed(name, f"'{printable(first, 60)}' is no registry host")
     return first, rest
 
 
 def _malformed(text: str, why: str) -> MalformedReference:
-    return MalformedReference(f"not an image reference: {printable(text)!r}: {why}")
+    return MalformedReference(f"not an image reference: '{printable(text)}': {why}")

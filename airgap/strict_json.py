@@ -51,7 +51,7 @@ def refuse_disguised_keys(document: dict[str, Any], known: frozenset[str], what:
     """
     for key in document:
         if key not in known and key.casefold() in {name.casefold() for name in known}:
-            raise MalformedContent(f"{what}: the key {printable(key)!r} is written in a wrong case")
+            raise MalformedContent(f"{what}: the key '{printable(key)}' is written in a wrong case")
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

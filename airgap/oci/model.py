@@ -88,14 +88,17 @@ def manifest_type(document: dict[str, Any], declared: str, what: str) -> str:
 
     Raises MalformedContent where the evidence conflicts or does not suffice.
     """
-    said = {text for text in (document.get("mediaType"), declared) if text}
+    own = document.get("mediaType") or ""
+    if not isinstance(own, str):
+        raise MalformedContent(f"{what}: its mediaType is no text")
+    said = {text for text in (own, declared) if text}
     if document.get("schemaVersion") == 1 or said & media_types.SCHEMA1:
         raise MalformedContent(
             f"{what}: a Docker schema 1 manifest, which cannot be carried unchanged",
             hint="Ask the publisher for an image in a current format.",
         )
     if len(said) > 1:
-        listed = " and ".join(sorted(printable(str(text)) for text in said))
+        listed = " and ".join(sorted(printable(text) for text in said))
         raise MalformedContent(f"{what}: said to be both {listed}")
     has_children, has_layers = "manifests" in document, "layers" in document
     if has_children == has_layers:
@@ -106,8 +109,8 @@ def manifest_type(document: dict[str, Any], declared: str, what: str) -> str:
         return media_types.OCI_INDEX if has_children else media_types.OCI_MANIFEST
     (kind,) = said
     if kind not in expected:
-        raise MalformedContent(f"{what}: its content is not a {printable(str(kind))}")
-    return str(kind)
+        raise MalformedContent(f"{what}: its content is not a {printable(kind)}")
+    return kind
 
 
 def config_labels(raw: bytes, what: str) -> dict[str, str]:
@@ -121,7 +124,7 @@ def config_labels(raw: bytes, what: str) -> dict[str, str]:
     labels = _object(config, "Labels", what)
     for name, value in labels.items():
         if not isinstance(value, str):
-            raise MalformedContent(f"{what}: the label {printable(name)!r} is no text")
+            raise MalformedContent(f"{what}: the label '{printable(name)}' is no text")
     return labels
 
 

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from airgap.arrival import Arrival
+from airgap.errors import AirgapError, Interrupted, NotFound, StorageError, Unreachable
+from airgap.plan import Blob, Image, Plan
+from airgap.progress import SILENT, Silent
+from airgap.transfer import Outcome, in_parallel, transfer
+from tests.support.plans import Content, some_content
+
+
+@dataclass
+class Shelf:
+    """A destination in memory: one place for each image's repository, or one for all."""
+
+    apart: bool = True
+    held: dict[str, set[Blob]] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    failing: dict[str, AirgapError] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def where(self, image: Image) -> str:
+        return image.reference if self.apart else ""
+
+    def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
+        elsewhere = any(blob in blobs for blobs in self.held.values())
+        if not elsewhere:
+            b"".join(read(0))
+        with self.lock:
+            self.held.setdefault(where, set()).add(blob)
+        return Arrival.MOUNTED if elsewhere else Arrival.SENT
+
+    def put_image(self, image: Image) -> None:
+        if image.reference in self.failing:
+            raise self.failing[image.reference]
+        with self.lock:
+            self.events.append(image.reference)
+
+
+def _run(
+    content: Content,
+    shelf: Shelf,
+    *,
+    workers: int = 4,
+    stop: threading.Event | None = None,
+    fatal: tuple[type[AirgapError], ...] = (),
+    progress: Silent | None = None,
+) -> tuple[Plan, Outcome]:
+    plan = content.plan()
+    outcome = transfer(
+        plan,
+        plan.images,
+        content,
+        shelf,
+        workers=workers,
+        progress=progress or SILENT,
+        stop=stop or threading.Event(),
+        fatal=fatal,
+    )
+    return plan, outcome
+
+
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_a_blob_is_read_once_and_offered_to_every_further_place(workers: int) -> None:
+    content, shelf = some_content(images=6), Shelf()
+    plan, outcome = _run(content, shelf, workers=workers)
+    assert len(content.asked) == len(plan.blobs) == outcome.sent
+    assert outcome.mounted == sum(len(plan.blobs_of(i)) for i in plan.images) - len(plan.blobs)
+    assert outcome.sent_bytes == sum(blob.size for blob in plan.blobs)
+
+
+def test_one_place_for_all_takes_each_blob_once() -> None:
+    plan, outcome = _run(some_content(), Shelf(apart=False))
+    assert (outcome.sent, outcome.mounted) == (len(plan.blobs), 0)
+
+
+def test_an_image_is_put_when_all_its_blobs_are_there() -> None:
+    class Strict(Shelf):
+        def put_image(self, image: Image) -> None:
+            assert {plan.blobs[n] for n in plan.blobs_of(image)} <= self.held[image.reference]
+            super().put_image(image)
+
+    content, shelf = some_content(images=6), Strict()
+    plan = content.plan()
+    _, outcome = _run(content, shelf)
+    assert {i.reference for i in outcome.images} == {i.reference for i in plan.images}
+    assert sorted(shelf.events) == sorted(i.reference for i in plan.images)
+
+
+def test_a_blob_that_fails_costs_the_images_that_need_it_and_no_other() -> None:
+    content = some_content()
+    plan = content.plan()
+    image = plan.images[2]
+    others = {n for i in plan.images if i != image for n in plan.blobs_of(i)}
+    own = next(n for n in plan.blobs_of(image) if n not in others)
+    content.absent.add(plan.blobs[own].digest)
+    _, outcome = _run(content, Shelf())
+    assert list(outcome.failed_images) == [image]
+    assert list(outcome.failed_blobs) == [own]
+    assert isinstance(outcome.failed_images[image], NotFound)
+    assert len(outcome.images) == len(plan.images) - 1
+
+
+def test_an_image_that_cannot_be_put_costs_itself() -> None:
+    shelf = Shelf(failing={"quay.io/lab/image-1:v1": NotFound("no")})
+    _, outcome = _run(some_content(), shelf)
+    assert [image.reference for image in outcome.failed_images] == ["quay.io/lab/image-1:v1"]
+
+
+@pytest.mark.parametrize("error", [StorageError("full"), Interrupted("stop"), Unreachable("down")])
+def test_what_is_fatal_ends_the_transfer(error: AirgapError) -> None:
+    shelf = Shelf(failing={"quay.io/lab/image-1:v1": error})
+    with pytest.raises(type(error)):
+        _run(some_content(), shelf, fatal=(Unreachable,))
+
+
+def test_a_bug_is_not_taken_for_a_missing_image() -> None:
+    class Buggy(Shelf):
+        def put_image(self, image: Image) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _run(some_content(), Buggy())
+
+
+def test_a_request_to_stop_ends_the_transfer_before_the_rest() -> None:
+    stop = threading.Event()
+
+    class Stopping(Shelf):
+        def put_image(self, image: Image) -> None:
+            super().put_image(image)
+            stop.set()
+
+    shelf = Stopping()
+    with pytest.raises(Interrupted):
+        _run(some_content(images=30), shelf, workers=1, stop=stop)
+    assert len(shelf.events) < 30
+
+
+def test_progress_adds_up_to_the_total_whatever_happens() -> None:
+    class Counting(Silent):
+        total = 0
+
+        def advance(self, count: int) -> None:
+            self.total += count
+
+    content = some_content()
+    plan = content.plan()
+    content.absent.add(plan.blobs[1].digest)
+    progress = Counting()
+    _run(content, Shelf(apart=False), workers=1, progress=progress)
+    assert progress.total == sum(b.size for n, b in enumerate(plan.blobs) if n != 1)
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    import time
+
+    def slow_first(n: int) -> int:
+        time.sleep(0.01 if n == 0 else 0)
+        return n
+
+    stop = threading.Event()
+    assert list(in_parallel(slow_first, range(20), workers=4, stop=stop)) == list(range(20))
+
+
+def test_the_first_error_ends_the_questions() -> None:
+    asked: list[int] = []
+
+    def work(n: int) -> int:
+        asked.append(n)
+        if n == 3:
+            raise NotFound("3")
+        return n
+
+    with pytest.raises(NotFound):
+        list(in_parallel(work, range(10_000), workers=2, stop=threading.Event()))
+    assert len(asked) < 10_000
