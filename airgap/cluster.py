@@ -28,7 +28,7 @@ from airgap.errors import UsageError
 from airgap.reference import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from airgap.digest import Digest
     from airgap.mapping import Target
@@ -141,34 +141,30 @@ def image_tag_mirror_set(
     return _render(_ITMS, name, _mirrors(by_tag, scope), limit)
 
 
-def catalog_source(target: Target, digest: Digest) -> str:
-    """Return the CatalogSource for a catalog at ``target``, pinned to its digest.
+def catalog_sources(catalogs: Sequence[tuple[Target, Digest]]) -> str:
+    """Return a CatalogSource for each catalog, pinned to its digest; "" for none.
 
-    OLM names a Service and labels a Pod after it, so the name is narrower than elsewhere.
+    OLM names a Service and labels a Pod after one, so names are narrower than elsewhere.
+    Catalogs of one name, such as two versions of an index, have their tag in it too.
     """
+    names = [_service_name(target.source) for target, _ in catalogs]
+    documents = [
+        _catalog_source(
+            name if names.count(name) == 1 else _service_name(target.source, target.tag),
+            f"{target.repository}@{digest}",
+        )
+        for name, (target, digest) in zip(names, catalogs, strict=True)
+    ]
+    return "---\n".join(documents)
+
+
+def _catalog_source(name: str, image: str) -> str:
     return _dump(
         {
             "apiVersion": "operators.coreos.com/v1alpha1",
             "kind": "CatalogSource",
-            "metadata": {
-                "name": _service_name(target.source),
-                "namespace": "openshift-marketplace",
-            },
-            "spec": {"sourceType": "grpc", "image": f"{target.repository}@{digest}"},
-        }
-    )
-
-
-def cluster_catalog(target: Target, digest: Digest) -> str:
-    """Return the ClusterCatalog (OLM 1) for a file-based catalog, pinned to its digest."""
-    return _dump(
-        {
-            "apiVersion": "olm.operatorframework.io/v1",
-            "kind": "ClusterCatalog",
-            "metadata": {"name": resource_name(target.source)},
-            "spec": {
-                "source": {"type": "Image", "image": {"ref": f"{target.repository}@{digest}"}}
-            },
+            "metadata": {"name": name, "namespace": "openshift-marketplace"},
+            "spec": {"sourceType": "grpc", "image": image},
         }
     )
 
@@ -182,12 +178,13 @@ def resource_name(catalog: ImageReference) -> str:
     return name[: _SUBDOMAIN_LENGTH - len("-9999")].rstrip("-.")
 
 
-def _service_name(catalog: ImageReference) -> str:
+def _service_name(catalog: ImageReference, tag: str = "") -> str:
     """Return a catalog's name as a label of RFC 1035: no dots, and a letter in front."""
-    name = resource_name(catalog).replace(".", "-")
+    name = re.sub("[._]", "-", resource_name(catalog))
     if name[0].isdigit():
         name = f"cs-{name}"
-    return name[:_LABEL_LENGTH].rstrip("-")
+    behind = re.sub("[^a-z0-9]+", "-", f"-{tag}".lower()).rstrip("-") if tag else ""
+    return f"{name[: _LABEL_LENGTH - len(behind)].rstrip('-')}{behind}"[:_LABEL_LENGTH].rstrip("-")
 
 
 def _by_digest(targets: Iterable[Target]) -> Iterable[Target]:
@@ -251,4 +248,5 @@ def _fitting(kind: _MirrorSet, name: str, entries: list[dict[str, Any]], limit: 
 
 
 def _dump(document: Any) -> str:
-    return yaml.safe_dump(document, default_flow_style=False)
+    text: str = yaml.dump(document, Dumper=yaml.CSafeDumper, default_flow_style=False)
+    return text

@@ -96,14 +96,14 @@ class Check:
             )
 
 
-def verified(pieces: Iterable[Bytes], digest: Digest, size: int) -> Iterator[Bytes]:
+def verified(pieces: Iterable[bytes], digest: Digest, size: int) -> Iterator[bytes]:
     """Pass pieces through, the last one only once the whole is what was promised.
 
     Whoever sends the pieces on therefore never completes damaged content. Empty pieces are
     dropped. Raises IntegrityError in place of the last piece.
     """
     check = Check(digest, size)
-    held: Bytes | None = None
+    held: bytes | None = None
     for piece in pieces:
         if not piece:
             continue

@@ -70,13 +70,12 @@ def write_manifests(
     icsp = cluster.image_content_source_policy(name, arrived, scope=options.icsp_scope, limit=limit)
     idms = cluster.image_digest_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
     itms = cluster.image_tag_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
-    sources = [cluster.catalog_source(target, digest) for target, digest in catalogs]
     contents = {
         "mapping.txt": mapping_text(places, reasons(missing)),
         "imageContentSourcePolicy.yaml": icsp,
         "imageDigestMirrorSet.yaml": idms,
         "imageTagMirrorSet.yaml": itms,
-        "catalogSource.yaml": "---\n".join(sources),
+        "catalogSource.yaml": cluster.catalog_sources(catalogs),
         "receipt.json": receipt.text(),
     }
     with storage_errors(directory):

@@ -139,7 +139,7 @@ def test_a_catalog_is_announced_by_digest() -> None:
     given = vector("catalogsource-02")["input"]
     source = ImageReference.parse(given["source"])
     target = Target(source, source.repository, given["dest_tag"])
-    text = cluster.catalog_source(target, Digest.parse(given["dest_digest"]))
+    text = cluster.catalog_sources([(target, Digest.parse(given["dest_digest"]))])
     assert yaml.safe_load(text) == {
         "apiVersion": "operators.coreos.com/v1alpha1",
         "kind": "CatalogSource",
@@ -151,14 +151,11 @@ def test_a_catalog_is_announced_by_digest() -> None:
     }
 
 
-def test_a_file_based_catalog_is_announced_to_olm_1() -> None:
-    (target,) = targets("quay.io/my/index:1", destination="m:5000/olm")
-    assert yaml.safe_load(cluster.cluster_catalog(target, D)) == {
-        "apiVersion": "olm.operatorframework.io/v1",
-        "kind": "ClusterCatalog",
-        "metadata": {"name": "index"},
-        "spec": {"source": {"type": "Image", "image": {"ref": f"m:5000/olm/my-index@{D}"}}},
-    }
+def test_two_versions_of_one_catalog_are_announced_under_two_names() -> None:
+    found = targets("quay.io/my/index:v4.12", "quay.io/my/index:v4.13", destination="m:5000")
+    text = cluster.catalog_sources([(target, D) for target in found])
+    names = [document["metadata"]["name"] for document in yaml.safe_load_all(text)]
+    assert sorted(names) == ["index-v4-12", "index-v4-13"]
 
 
 # Sources and mirrors
@@ -292,7 +289,7 @@ def test_names_fit_kubernetes(path: str) -> None:
 
 def announced(catalog: ImageReference) -> str:
     target = Target(catalog, Repository("m:5000", "a/b"), "v1")
-    return str(yaml.safe_load(cluster.catalog_source(target, D))["metadata"]["name"])
+    return str(yaml.safe_load(cluster.catalog_sources([(target, D)]))["metadata"]["name"])
 
 
 # The limit

@@ -52,7 +52,7 @@ def test_reads_references_as_oc_does(vector: dict[str, Any]) -> None:
         ("quay.io/a//b", "'' cannot be part"),
         ("quay.io/a/", "'' cannot be part"),
         ("quay.io/a/b ", "'b ' cannot be part"),
-        ("quay.io/a/b\n", r"'b\\n' cannot be part"),
+        ("quay.io/a/b\n", r"'b\n' cannot be part"),
         ("quay.io/a/..", "'..' cannot be part"),
         ("quay.io/a/-b", "'-b' cannot be part"),
         ("quay.io/a/b___c", "'b___c' cannot be part"),

@@ -52,7 +52,6 @@ class Database:
         self._connection = connection
         self._rows = 0
         self._bytes = 0
-        _confine(connection)
         self._kinds = self._read_schema()
 
     def has(self, table: str) -> bool:
@@ -96,14 +95,14 @@ class Database:
         if value is None:
             return ""
         if not isinstance(value, bytes):
-            raise self.refused(f"{table} holds {printable(repr(value))}, where text must be")
+            raise self.refused(f"{table} holds {value!r}, where text must be")
         self._bytes += len(value)
         if self._bytes > _TEXT:
             raise self.refused(f"more than {_TEXT} bytes of text")
         try:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
-            shown = printable(repr(value), 80)
+            shown = printable(repr(value[:80]))
             raise self.refused(f"{table} holds text that is no UTF-8: {shown}") from error
 
     def refused(self, why: str) -> CatalogError:
@@ -136,6 +135,9 @@ def opened(file: StoredFile) -> Iterator[Database]:
         raise CatalogError(f"{name}: {file.size} bytes, more than {limits.CATALOG_DATABASE}")
     try:
         with closing(_private_copy(file)) as connection:
+            _confine(connection)
+            _refuse_part_of_a_page(connection, file.size, name)
+            connection.set_authorizer(_authorize)
             yield Database(connection, name)
     except (sqlite3.Error, UnicodeError) as error:
         raise CatalogError(
@@ -163,6 +165,13 @@ def _private_copy(file: StoredFile) -> sqlite3.Connection:
         ) from error
 
 
+def _refuse_part_of_a_page(connection: sqlite3.Connection, size: int, name: str) -> None:
+    """Refuse a cut that SQLite overlooks: it takes what is missing of the last page for zeros."""
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    if size % page:
+        raise CatalogError(f"{name}: cut: {size} bytes are no whole number of {page}-byte pages")
+
+
 def _confine(connection: sqlite3.Connection) -> None:
     for setting in _SETTINGS:
         connection.execute(setting)
@@ -170,7 +179,6 @@ def _confine(connection: sqlite3.Connection) -> None:
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.CATALOG_CELL)
     calls = itertools.count(1)
     connection.set_progress_handler(lambda: next(calls) > _CALLS, _STEPS_PER_CALL)
-    connection.set_authorizer(_authorize)
 
 
 def _authorize(

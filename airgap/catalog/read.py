@@ -26,6 +26,9 @@ CONFIGS_LABEL = "operators.operatorframework.io.index.configs.v1"
 DATABASE_LABEL = "operators.operatorframework.io.index.database.v1"
 """Names the database of a SQLite catalog."""
 
+SQLITE = "sqlite"
+"""The format of operator-registry's databases."""
+
 _USUAL_PLACES = ("bundles.db", "database/index.db")
 
 

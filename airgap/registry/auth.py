@@ -112,11 +112,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """An ``Authorization`` header, until when it is used, and for which scopes it was given."""
+    """An ``Authorization`` header, and until when it is used."""
 
     header: str
     spent_at: float
-    texts: frozenset[str]
 
 
 class Authenticator:
@@ -151,7 +150,7 @@ class Authenticator:
         if grant is not None and self._transport.clock.monotonic() < grant.spent_at:
             return grant.header
         challenge = self._challenges.get(scope.repository.host)
-        if challenge is None:
+        if challenge is None or self._may_be_public(scope, challenge):
             return None
         with self._lock_of(scope):
             if self._grants.get(scope) is grant:  # no other thread was faster
@@ -161,8 +160,7 @@ class Authenticator:
     def challenged(self, scope: Scope, answer: Answer, url: str, sent: str | None) -> str:
         """Return another header after a 401 to a request that carried ``sent``.
 
-        Raises AccessDenied when there is no better one: the same scopes were granted just
-        now, or the credential itself was refused.
+        Raises AccessDenied when there is none, or the credential itself was refused.
         """
         challenge = _choose(answer)
         wanted = frozenset(challenge.parameters.get("scope", "").split())
@@ -190,6 +188,10 @@ class Authenticator:
             )
         return f"with the credential of {credential.origin}"
 
+    def _may_be_public(self, scope: Scope, challenge: Challenge) -> bool:
+        """One repository's wish for a password is not yet its neighbour's."""
+        return challenge.scheme == "basic" and self._credentials.find(scope.repository) is None
+
     def _lock_of(self, scope: Scope) -> Lock:
         with self._lock:
             return self._locks.setdefault(scope, Lock())
@@ -198,11 +200,9 @@ class Authenticator:
         self, scope: Scope, challenge: Challenge, url: str, wanted: frozenset[str]
     ) -> _Grant:
         credential = self._credentials.find(scope.repository)
-        texts = frozenset(scope.texts) | wanted
         if challenge.scheme == "basic":
-            header = self._basic(scope, credential, url)
-            return _Grant(header, float("inf"), texts)
-        return self._token(scope, challenge, url, credential, texts)
+            return _Grant(self._basic(scope, credential, url), float("inf"))
+        return self._token(scope, challenge, url, credential, wanted | frozenset(scope.texts))
 
     def _basic(self, scope: Scope, credential: Credential | None, url: str) -> str:
         if credential is None or not credential.username:
@@ -219,27 +219,30 @@ class Authenticator:
         credential: Credential | None,
         texts: frozenset[str],
     ) -> _Grant:
-        realm = locations.token_service(url, challenge.parameters.get("realm", ""))
+        said = challenge.parameters.get("realm")
+        if not said:
+            raise self._refused(scope, "wants a token and does not say from where")
+        realm = locations.token_service(url, said)
         if credential is not None and not self._trusts(scope, url, realm):
             self._distrusted[scope.repository.host] = locations.authority(realm)
             credential = None
         request = _token_request(realm, challenge.parameters.get("service", ""), texts, credential)
-        request = self._secured(request, scope, url)
+        request = replace(request, insecure=self._is_insecure(scope, url, realm))
         began = self._transport.clock.monotonic()
         raw = persist(self._transport.clock, lambda: self._fetch(request, scope))
         token, life = _read_token(raw, request.what)
-        return _Grant(f"Bearer {token}", began + _SPENT * life, texts)
+        return _Grant(f"Bearer {token}", began + _SPENT * life)
 
     def _trusts(self, scope: Scope, url: str, realm: str) -> bool:
         registry, service = locations.authority(url), locations.authority(realm)
         known = service == registry or service in self._realms.get(registry, frozenset())
-        return known and _may_carry(realm, scope.insecure)
+        return known and _may_carry(realm, self._is_insecure(scope, url, realm))
 
-    def _secured(self, request: Request, scope: Scope, url: str) -> Request:
-        service = locations.authority(request.url)
+    def _is_insecure(self, scope: Scope, url: str, realm: str) -> bool:
+        """Say whether a token service was itself named insecure, alone or as the registry."""
+        service = locations.authority(realm)
         same = service == locations.authority(url)
-        insecure = (same and scope.insecure) or self._transport.is_insecure(service)
-        return replace(request, insecure=insecure)
+        return (same and scope.insecure) or self._transport.is_insecure(service)
 
     def _fetch(self, request: Request, scope: Scope) -> bytes:
         with self._transport.send_once(request) as answer:

@@ -34,6 +34,7 @@ from airgap.registry.transport import Answer, Request, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from airgap.digest import Bytes
     from airgap.registry.credentials import Credentials
 
 _HINTS = {
@@ -59,7 +60,7 @@ class Call:
     what: str
     accepted: frozenset[int] = frozenset({200})
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: Callable[[], Iterator[bytes]] | bytes | None = None
+    body: Callable[[], Iterator[Bytes]] | bytes | None = None
     length: int = 0
 
 

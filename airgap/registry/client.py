@@ -36,6 +36,7 @@ from airgap.registry.upload import Session, Uploader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airgap.digest import Bytes
     from airgap.registry.credentials import Credentials
     from airgap.registry.transport import Answer, Transport
 
@@ -200,7 +201,7 @@ class RegistryClient:
         repository: Repository,
         digest: Digest,
         size: int,
-        pieces: Callable[[], Iterator[bytes]],
+        pieces: Callable[[], Iterator[Bytes]],
     ) -> None:
         """Send a blob; ``pieces`` gives its bytes from the start, once for each attempt.
 

@@ -200,7 +200,9 @@ def _bounded_bytes(path: Path) -> bytes:
 
 
 def _object(document: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    value = document.get(key) or {}
+    value = document.get(key)
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise UsageError(f"{path}: {key} is not an object")
     return value

@@ -46,6 +46,8 @@ from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_de
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from airgap.digest import Bytes
+
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 # The first number also limits each write; the second is how long a registry may take to
 # check and move a large blob once it has it.
@@ -70,7 +72,7 @@ class Request:
     what: str
     headers: Mapping[str, str] = field(default_factory=dict)
     authorization: str | None = field(default=None, repr=False)
-    body: Callable[[], Iterator[bytes]] | bytes | None = None
+    body: Callable[[], Iterator[Bytes]] | bytes | None = None
     length: int = 0
     insecure: bool = False
 
@@ -116,7 +118,15 @@ class Answer:
         watch, count = self._clock.monotonic(), 0
         parts: list[bytes] = []
         gathered = 0
-        while part := self._some(limits.CHUNK - gathered):
+        while True:
+            try:
+                part = self._some(limits.CHUNK - gathered)
+            except Temporary:
+                if parts:
+                    yield b"".join(parts)  # A poor line would otherwise never get anywhere.
+                raise
+            if not part:
+                break
             parts.append(part)
             gathered += len(part)
             count += len(part)
@@ -178,8 +188,6 @@ class Answer:
     def _some(self, limit: int) -> bytes:
         try:
             return self._raw.read1(limit, decode_content=False)
-        except IncompleteRead as error:
-            raise self._broken("the answer broke off") from error
         except AnyTimeoutError as error:
             raise self._broken("nothing arrived for a minute") from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
@@ -381,13 +389,13 @@ class Body:
     Otherwise urllib3 would take an unreadable file for a broken connection.
     """
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Bytes]) -> None:
         self._pieces = pieces
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Bytes]:
         return self
 
-    def __next__(self) -> bytes:
+    def __next__(self) -> Bytes:
         try:
             return next(self._pieces)
         except StopIteration:
@@ -425,7 +433,7 @@ def _has_certificate_directory() -> bool:
 
 
 def _unverifying_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
@@ -481,6 +489,8 @@ def _innermost(error: BaseException) -> BaseException:
 def _reason(error: BaseException) -> str:
     """Return the cause in words that hold no URL: the system's, or the exception's name."""
     inner = _innermost(error)
+    if isinstance(inner, IncompleteRead):
+        return "the answer ended too soon"
     if isinstance(inner, ssl.SSLCertVerificationError):
         return printable(inner.verify_message)
     if isinstance(inner, ssl.SSLError):

@@ -22,7 +22,7 @@ from airgap.registry.transport import Body, BodyFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airgap.digest import Digest
+    from airgap.digest import Bytes, Digest
     from airgap.registry.auth import Scope
     from airgap.registry.channel import Channel
     from airgap.registry.transport import Answer
@@ -48,7 +48,7 @@ class _Blob:
     scope: Scope
     digest: Digest
     size: int
-    pieces: Callable[[], Iterator[bytes]]
+    pieces: Callable[[], Iterator[Bytes]]
 
     @property
     def what(self) -> str:
@@ -82,7 +82,7 @@ class Uploader:
         self._in_chunks: set[str] = set()
 
     def upload(
-        self, scope: Scope, digest: Digest, size: int, pieces: Callable[[], Iterator[bytes]]
+        self, scope: Scope, digest: Digest, size: int, pieces: Callable[[], Iterator[Bytes]]
     ) -> None:
         """Send a blob; ``pieces`` gives its bytes from the start, once for each attempt.
 
@@ -148,7 +148,7 @@ class Uploader:
         self,
         blob: _Blob,
         session: Session,
-        body: Callable[[], Iterator[bytes]] | bytes,
+        body: Callable[[], Iterator[Bytes]] | bytes,
         length: int,
     ) -> None:
         """Send the PUT that ends a session, with the rest of the bytes and the digest."""
@@ -190,7 +190,7 @@ def _chunks(pieces: Body, size: int) -> Iterator[bytes]:
 
     A chunk is ``size`` bytes long and the rest of a piece, except for the last.
     """
-    gathered: list[bytes] = []
+    gathered: list[Bytes] = []
     length = 0
     try:
         for piece in pieces:

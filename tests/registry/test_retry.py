@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from airgap.errors import Interrupted, Unreachable
+from airgap.registry.retry import (
+    ATTEMPTS,
+    Attempts,
+    StoppableClock,
+    Temporary,
+    persist,
+    refusal_as_fault,
+    requested_delay,
+)
+from tests.support.http import FakeClock
+
+DATE = "Thu, 01 Jan 1970 00:"
+
+
+def fault(**more: float) -> Temporary:
+    return Temporary(Unreachable("it broke"), **more)  # type: ignore[arg-type]  # test's shorthand
+
+
+def test_gives_up_after_the_last_attempt_and_says_how_many() -> None:
+    clock, calls = FakeClock(), []
+
+    def attempt() -> None:
+        calls.append(1)
+        raise fault()
+
+    with pytest.raises(Unreachable, match=r"it broke \(given up after 6 attempts in \d+ s\)"):
+        persist(clock, attempt)
+    assert len(calls) == ATTEMPTS
+    assert len(clock.slept) == ATTEMPTS - 1
+
+
+def test_the_delay_doubles_at_most_and_stays_below_a_minute() -> None:
+    clock = FakeClock()
+    attempts = Attempts(clock)
+    for _ in range(ATTEMPTS - 1):
+        attempts.failed(fault())
+    assert all(0 <= delay <= min(60, 2**n) for n, delay in enumerate(clock.slept))
+
+
+def test_waits_as_long_as_it_is_asked_to() -> None:
+    clock = FakeClock()
+    Attempts(clock).failed(fault(wait=42))
+    assert clock.slept == [42]
+
+
+def test_does_not_wait_longer_than_five_minutes() -> None:
+    clock = FakeClock()
+    with pytest.raises(Unreachable) as caught:
+        Attempts(clock).failed(fault(wait=301))
+    assert clock.slept == []
+    assert "301 seconds" in (caught.value.hint or "")
+
+
+def test_a_server_error_is_believed_sooner_than_an_overload() -> None:
+    attempts = Attempts(FakeClock())
+    for _ in range(2):
+        attempts.failed(refusal_as_fault(Unreachable("x"), 500, {}))
+    with pytest.raises(Unreachable):
+        attempts.failed(refusal_as_fault(Unreachable("x"), 500, {}))
+
+
+def test_an_idle_connection_that_was_closed_is_replaced_at_once() -> None:
+    clock = FakeClock()
+    attempts = Attempts(clock)
+    attempts.failed(Temporary(Unreachable("x"), at_once=True))
+    assert clock.slept == []
+    attempts.failed(Temporary(Unreachable("x"), at_once=True))
+    assert len(clock.slept) == 1
+
+
+def test_progress_makes_earlier_failures_forgotten() -> None:
+    attempts = Attempts(FakeClock())
+    for _ in range(4 * ATTEMPTS):
+        attempts.failed(fault())
+        attempts.progressed(1 << 20)
+
+
+def test_little_progress_does_not() -> None:
+    attempts = Attempts(FakeClock())
+    with pytest.raises(Unreachable):
+        for _ in range(ATTEMPTS):
+            attempts.failed(fault())
+            attempts.progressed(1000)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"Retry-After": "17"}, 17.0),
+        ({"Retry-After": " 0 "}, 0.0),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "٣"}, None),
+        (
+            {"Retry-After": DATE + "17:10 GMT", "Date": DATE + "16:40 GMT"},
+            30.0,
+        ),
+        ({"Retry-After": DATE + "15:00 GMT", "Date": DATE + "16:40 GMT"}, 0.0),
+        ({"Retry-After": DATE + "15:00 GMT", "Date": "nonsense"}, None),
+    ],
+)
+def test_reads_both_forms_of_retry_after(headers: dict[str, str], expected: float | None) -> None:
+    assert requested_delay(headers) == expected
+
+
+def test_stopping_ends_a_wait_at_once() -> None:
+    stop = threading.Event()
+    timer = threading.Timer(0.05, stop.set)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        StoppableClock(stop).sleep(60)
+    assert time.monotonic() - began < 10
+    timer.join()
