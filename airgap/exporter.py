@@ -79,7 +79,7 @@ def export(
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = Question(tuple(catalogs), platform)
+    question = Question(tuple(dict.fromkeys(catalogs)), platform)
     references = [ImageReference.parse(text) for text in catalogs]
     access, stop = access or Access(), stop or threading.Event()
     hosts = {reference.repository.host for reference in references}
@@ -116,7 +116,7 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = Question(tuple(catalogs), platform)
+    question = Question(tuple(dict.fromkeys(catalogs)), platform)
     hosts = {ImageReference.parse(text).repository.host for text in catalogs}
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(hosts, stop) as client, _claim(output):
@@ -179,6 +179,7 @@ class _Run:
     def is_complete(self) -> bool:
         """Say whether the finished archive is the answer to the question, without blob holes."""
         with ArchiveReader(self.output) as archive:
+            archive.require_sound_head()
             self._require_same_question(archive.plan)
             for text, digest in _pins(archive.plan).items():
                 if (now := self._now(text)) != digest:

@@ -170,7 +170,7 @@ def _next_header(stream: _Stream) -> _Header | None:
         if stream.exactly(_BLOCK) != _ZEROS:
             raise stream.malformed("a single block of zeros in the middle")
         return None
-    if not _sums_up(block, stream):
+    if not _sums_up(block):
         if stream.offset == _BLOCK:
             raise stream.malformed("not a tar archive, nor one compressed with gzip or zstd")
         raise stream.malformed("a header's checksum is wrong")
@@ -180,13 +180,15 @@ def _next_header(stream: _Stream) -> _Header | None:
     return _Header(name, kind, _number(block[124:136], stream), _text(block[157:257]))
 
 
-def _sums_up(block: bytes, stream: _Stream) -> bool:
+def _sums_up(block: bytes) -> bool:
     """Check a header's sum of bytes; old writers summed them up as signed ones."""
+    field = block[148:156].strip(b" \0")
+    if _OCTAL.fullmatch(field) is None:
+        return False
+    stated = int(field or b"0", 8)
     others = block[:148] + b" " * 8 + block[156:]
     unsigned = sum(others)
-    signed = unsigned - 256 * sum(byte > 127 for byte in others)
-    field = block[148:156].strip(b" \0")
-    return _OCTAL.fullmatch(field) is not None and int(field or b"0", 8) in (unsigned, signed)
+    return stated == unsigned or stated == unsigned - 256 * sum(byte > 127 for byte in others)
 
 
 def _text(field: bytes) -> bytes:

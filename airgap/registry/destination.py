@@ -79,9 +79,12 @@ class RegistryDestination:
         Raises RegistryError, IntegrityError, Interrupted.
         """
         repository, tag = self._places[image]
+        is_known = image in self._tags_set
         for number in self._plan.manifests_of(image):
-            self._put_manifest(repository, self._plan.manifests[number], self._manifest(number))
-        if image in self._tags_set:
+            manifest, raw = self._plan.manifests[number], self._manifest(number)
+            if not is_known or not self._reads_back(repository, manifest, raw):
+                self._put_manifest(repository, manifest, raw)
+        if is_known:
             return
         root = self._plan.manifests[image.root]
         self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
@@ -105,8 +108,6 @@ class RegistryDestination:
         return None
 
     def _put_manifest(self, repository: Repository, manifest: Manifest, raw: bytes) -> None:
-        if self._reads_back(repository, manifest, raw):
-            return
         self._client.put_manifest(repository, str(manifest.digest), raw, manifest.media_type)
         with self._lock:
             self.manifests_sent += 1

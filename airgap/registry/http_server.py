@@ -171,8 +171,8 @@ class Request:
 class Response:
     """What it is answered: ``length`` is the size of the body in bytes.
 
-    With None the end of the connection ends the body. A body that ends early cuts the
-    connection. For HEAD the body is never begun.
+    With None the end of the connection ends the body. A body of another length than was
+    promised ends the connection, so that the client sees it. For HEAD it is never begun.
     """
 
     status: HTTPStatus
@@ -423,7 +423,7 @@ class _Connection:
             pass
 
     def _send(self, method: str, response: Response) -> None:
-        """Send an answer; a connection whose answer is not as long as promised is reset."""
+        """Send an answer; one that is not as long as promised ends the connection."""
         self._closing = self._closing or response.length is None
         head = _head(response, self._closing)
         if method == "HEAD" or response.length == 0:
@@ -434,7 +434,8 @@ class _Connection:
         for piece in response.body:
             sent += self._send_piece(piece)
         if response.length is not None and sent != response.length:
-            raise ConnectionAbortedError(f"an answer of {sent} bytes, not {response.length}")
+            self._closing = True
+            self._log(f"{self._client}: a body of {sent} bytes, not {response.length}")
 
     def _send_with_more(self, head: bytes) -> None:
         """Send a head so that it shares its packet with the body's start, where TCP allows."""

@@ -1,10 +1,11 @@
 """HTTP as this program speaks it: connections, TLS, proxies, redirects, bounded reads.
 
-Calls go straight to urllib3's connection pools. ``requests`` on top of them costs 0.5 ms of
-processor time a call, which ten thousand small blobs feel; and what it adds (cookies, netrc,
-the environment, its own redirects and decoding) is what must not happen here: it sends
-credentials that nobody gave it. So a request carries exactly the headers it is given, a
-redirect is followed without credentials, and content is taken undecoded.
+The pools and the proxies are those of ``requests``' adapters; calls go straight to the pools.
+Its sessions would cost 0.5 ms of processor time a call, which ten thousand small blobs feel;
+and what they add (cookies, netrc, the environment, their own redirects and decoding) is what
+must not happen here: they send credentials that nobody gave them. So a request carries exactly
+the headers it is given, a redirect is followed without credentials, and content is taken
+undecoded.
 
 Every exception of urllib3, ``ssl`` and ``socket`` ends at this border: it becomes an error of
 the program or, if it may pass, ``Temporary``. Knows nothing of registries or tokens.
@@ -19,10 +20,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-import certifi
+import requests.utils
 import urllib3
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -54,6 +56,9 @@ _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
 _HOSTS = 64
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LOST_SECONDS = 30
+"""A host that could not be connected to for so long is not waited for by every image again."""
+
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 _HUB_API = "registry-1.docker.io"
@@ -227,6 +232,7 @@ class Transport:
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -288,10 +294,11 @@ class Transport:
         try:
             raw = self._open(request, body)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-            raise _translated(error, request) from error
+            raise self._fault(host, error, request) from error
         finally:
             if isinstance(body, Body):
                 body.close()
+        self._silent_since.pop(host, None)
         answer = Answer(raw, request, self.clock)
         if answer.status in (429, 503):
             self._rest(host, answer)
@@ -335,20 +342,28 @@ class Transport:
         if insecure:
             # The operator named the host on the command line; once is enough.
             urllib3.disable_warnings(InsecureRequestWarning)
-        if not proxy:
-            return urllib3.PoolManager(_HOSTS, maxsize=self._workers, ssl_context=context)
-        parts = urlsplit(proxy)
-        user = (
-            f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        )
-        return urllib3.ProxyManager(
-            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
-            _HOSTS,
-            maxsize=self._workers,
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=user),
-            proxy_ssl_context=self._verified,
-            ssl_context=context,
-        )
+        adapter = HTTPAdapter(_HOSTS, self._workers)
+        manager: urllib3.PoolManager
+        if proxy:
+            manager = adapter.proxy_manager_for(
+                proxy, proxy_ssl_context=self._verified, ssl_context=context
+            )
+        else:
+            adapter.init_poolmanager(_HOSTS, self._workers, ssl_context=context)
+            manager = adapter.poolmanager
+        return manager
+
+    def _fault(self, host: str, error: Exception, request: Request) -> Exception:
+        """Return what a failure means: final at once for a host that has been silent long."""
+        fault = _translated(error, request)
+        if not isinstance(error, NewConnectionError | ConnectTimeoutError):
+            return fault
+        now = self.clock.monotonic()
+        silent = now - self._silent_since.setdefault(host, now)
+        if isinstance(fault, Temporary) and silent >= _LOST_SECONDS:
+            told = f"{fault.error.message} (nor at any time in the last {silent:.0f} s)"
+            return Unreachable(told, hint=fault.error.hint)
+        return fault
 
     def _find_scheme(self, api: str) -> str | None:
         """Return how an insecure host can be spoken to; None when it cannot be at all now."""
@@ -413,7 +428,7 @@ def _verifying_context(certificate_authority: Path | None) -> ssl.SSLContext:
     """Trust the system's authorities, or certifi's where it has none, and the given ones."""
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"] and not _has_certificate_directory():
-        context.load_verify_locations(certifi.where())
+        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
     if certificate_authority is not None:
         try:
             context.load_verify_locations(certificate_authority)
