@@ -104,7 +104,7 @@ def import_archive(
         if verify_first:
             _refuse_damage(reader, progress)
         places = place_images(reader.plan, prefix, max_components)
-        with access.connect({prefix.host}, stop) as client:
+        with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
             fatal = (Unreachable,) if continue_on_error else (AirgapError,)
             push = _Push(reader, places, client, access.connections, fatal, progress, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from airgap.registry.transport import Transport
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_CONNECTIONS = 8
 """Requests at once. On loopback 4 do as well; on a long link each one more helps."""
@@ -36,8 +39,13 @@ class Access:
     certificate_authority: Path | None = None
     connections: int = DEFAULT_CONNECTIONS
 
-    def connect(self, named_hosts: Iterable[str], stop: threading.Event) -> RegistryClient:
-        """Return a client; ``stop`` ends its waits. Raises UsageError for unusable files."""
+    def connect(
+        self, named_hosts: Iterable[str], stop: threading.Event, *, writes: bool = False
+    ) -> RegistryClient:
+        """Return a client; ``stop`` ends its waits, ``writes`` says that it will push.
+
+        Raises UsageError for unusable files.
+        """
         transport = Transport(
             environ=os.environ,
             certificate_authority=self.certificate_authority,
@@ -45,8 +53,8 @@ class Access:
             workers=self.connections,
             clock=StoppableClock(stop),
         )
-        return RegistryClient(
-            transport,
-            Credentials.load(self.registry_config, os.environ, Path.home()),
-            RegistriesConf.load(self.registries_conf, os.environ),
-        )
+        credentials = Credentials.load(self.registry_config, os.environ, Path.home())
+        for warning in credentials.warnings:
+            _log.warning("%s", warning)
+        registries = RegistriesConf.load(self.registries_conf, os.environ)
+        return RegistryClient(transport, credentials, registries, writes=writes)

@@ -409,6 +409,7 @@ class _Connection:
             # A bug: the client hears of it, and so does whoever watches the threads.
             self._closing = True
             self._send("", _failure())
+            self._close_gently()
             raise
         self._log(f"{self._client} {request.method} {printable(request.path)} {response.status}")
         if not request.body.finished:

@@ -6,6 +6,7 @@ handed in, so that tests need no time.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import Counter
@@ -14,13 +15,15 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airgap import limits
-from airgap.errors import AirgapError, Interrupted, Unreachable
+from airgap.errors import AirgapError, Interrupted, Unreachable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from threading import Event
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 ATTEMPTS = 6
 """How often anything is tried, unless a row of the table says less."""
@@ -122,7 +125,9 @@ class Attempts:
         if fault.at_once and count == 1:
             return
         ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (count - 1))
-        self._clock.sleep(random.uniform(0, ceiling) if fault.wait is None else fault.wait)
+        delay = random.uniform(0, ceiling) if fault.wait is None else fault.wait
+        _log.info("%s; trying again in %.1f s", printable(fault.error.message, 400), delay)
+        self._clock.sleep(delay)
 
     def progressed(self, count: int) -> None:
         """Count bytes that arrived; after enough of them, earlier failures are forgotten."""

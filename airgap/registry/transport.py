@@ -14,6 +14,7 @@ the program or, if it may pass, ``Temporary``. Knows nothing of registries or to
 from __future__ import annotations
 
 import http.client
+import logging
 import ssl
 import threading
 from collections.abc import Generator
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from airgap.digest import Bytes
+
+_log = logging.getLogger(__name__)
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 # The first number also limits each write; the second is how long a registry may take to
@@ -300,6 +303,7 @@ class Transport:
                 body.close()
         self._silent_since.pop(host, None)
         answer = Answer(raw, request, self.clock)
+        _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
             self._rest(host, answer)
         return answer
