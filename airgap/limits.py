@@ -49,6 +49,18 @@ CATALOG_DATABASE = 2 * GIB
 CATALOG_CELL = 64 * MIB
 CATALOG_ROWS = 10_000_000
 
+CATALOG_DOCUMENT = 16 * MIB
+"""One YAML or JSON document of a catalog; ``opm`` itself reads no YAML of more than 5 MiB."""
+
+CATALOG_VALUES = 1_000_000
+"""Scalars, lists and mappings in one such document, aliases followed."""
+
+CATALOG_NESTING = 200
+"""Lists and mappings inside each other; Kubernetes objects have some twenty."""
+
+CATALOG_TEXT = 256 * MIB
+"""Names and references kept of one catalog; the largest have some ten megabytes."""
+
 INVENTORY = GIB
 INVENTORY_LINE = 16 * MIB
 SIGNATURE = 32 * KIB

@@ -69,6 +69,18 @@ class ImageReference:
                 raise _malformed(text, f"'{printable(component, 60)}' cannot be part of a name")
         return cls(registry, path, tag, digest)
 
+    @classmethod
+    def parse_pattern(cls, text: str) -> tuple[ImageReference, str]:
+        """Read ``name:GLOB``, several images of one repository: its name, and what tags match.
+
+        Only ``*`` is special in a glob, which is "" when there is none. Raises
+        MalformedReference.
+        """
+        name, glob = _split_tag(text)
+        if glob and _TAG.fullmatch(glob.replace("*", "_")) is None:
+            raise _malformed(text, "the part after : matches no tag")
+        return cls.parse(name), glob
+
     @property
     def exact(self) -> str:
         """The text ``oc`` prints and hashes: with the digest if there is one, else the tag."""

@@ -21,6 +21,7 @@ FLOORS = [  # from the ground up
     ["reference"],
     ["oci"],
     ["catalog"],
+    ["imageset", "mapping_file"],
     ["plan"],
     ["receipt"],
     ["registry", "archive", "mapping"],

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airgap.catalog.properties import Api, Requirement
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelEntry:
@@ -51,7 +53,9 @@ class Bundle:
 
     ``package`` is "" where no channel of any package holds it, ``image`` is "" where the
     bundle has no image of its own, ``version`` is "" where the catalog does not say it.
-    ``related_images`` has each image once, in the catalog's order.
+    ``related_images`` has each image once, in the catalog's order. ``provides`` and
+    ``requires`` are what its properties and dependencies say (see ``properties``), each once.
+    ``substitutes_for`` names the bundle whose place it takes, as a rebuild of it; "" for none.
     """
 
     package: str
@@ -59,6 +63,9 @@ class Bundle:
     version: str = ""
     image: str = ""
     related_images: tuple[str, ...] = ()
+    provides: tuple[Api, ...] = ()
+    requires: tuple[Requirement, ...] = ()
+    substitutes_for: str = ""
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -72,12 +79,15 @@ class Catalog:
 
     ``other_images`` are wanted by the catalog without a bundle to say for what. ``problems``
     are lines for a person: what was met while reading that a sound catalog does not have.
+    ``unreadable`` are lines too, one for each part that could not be read: whatever stood there
+    is missing here.
     """
 
     packages: tuple[Package, ...]
     bundles: tuple[Bundle, ...]
     other_images: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -91,6 +101,16 @@ class Catalog:
             for image in bundle.images:
                 wanted.setdefault(image, []).append(bundle)
         return {image: tuple(wanted[image]) for image in _bytewise(wanted)}
+
+
+def holders(packages: Iterable[Package]) -> Mapping[str, set[str]]:
+    """Say for the names of bundles which packages have a channel that holds or is headed by it."""
+    holding: dict[str, set[str]] = {}
+    for package in packages:
+        for channel in package.channels:
+            for name in (channel.head, *(entry.bundle for entry in channel.entries)):
+                holding.setdefault(name, set()).add(package.name)
+    return holding
 
 
 def _bytewise(texts: Iterable[str]) -> list[str]:

@@ -1,22 +1,35 @@
-"""Where the catalog is in an image, and in which format.
+"""Where the catalog is, and in which format: in an image, or on the local disk.
 
 Follows operator-registry's labels, and where there are none the places and the search that
-``oc adm catalog mirror`` uses for catalogs made by ``oc adm catalog build``. Knows nothing of
-layers: the files come as a tree.
+``oc adm catalog mirror`` uses for catalogs made by ``oc adm catalog build``; after databases it
+looks for package manifests. Knows nothing of layers: the files come as a tree.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airgap.catalog import sqlite
+from airgap.catalog import (
+    clusterserviceversion,
+    documents,
+    filebased,
+    filebased_contents,
+    packagemanifests,
+    packagemanifests_contents,
+    sqlite,
+)
 from airgap.catalog.database import MAGIC
+from airgap.catalog.shapes import folded
+from airgap.catalog.tree import LocalFile, LocalTree
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
+    from airgap.catalog.content import BundleContent
     from airgap.catalog.model import Catalog
     from airgap.catalog.tree import StoredFile, Tree
 
@@ -29,16 +42,28 @@ DATABASE_LABEL = "operators.operatorframework.io.index.database.v1"
 SQLITE = "sqlite"
 """The format of operator-registry's databases."""
 
+FILE_BASED = "file-based"
+"""The format of documents in YAML or JSON, also called declarative configs."""
+
+PACKAGE_MANIFESTS = "package-manifests"
+"""The format of directories of packages and ClusterServiceVersions."""
+
+_TOP = ""
+
 _USUAL_PLACES = ("bundles.db", "database/index.db")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A catalog, its format, and the path in the tree at which it was found."""
+    """A catalog, its format, and where in the tree it was found: ``path`` is what they share.
+
+    It may be in several ``places`` only as package manifests.
+    """
 
     catalog: Catalog
     format: str
     path: str
+    places: tuple[str, ...]
 
 
 def read(tree: Tree, labels: Mapping[str, str]) -> Found:
@@ -48,27 +73,73 @@ def read(tree: Tree, labels: Mapping[str, str]) -> Found:
     there is no room for a private copy of a database.
     """
     if CONFIGS_LABEL in labels:
-        raise CatalogError(
-            "the image holds a file-based catalog (its label says"
-            f" {printable(labels[CONFIGS_LABEL])!r}): not supported by this version"
-        )
+        directory = _labelled(CONFIGS_LABEL, labels)
+        return _found(filebased.read(tree, directory), FILE_BASED, directory)
     if DATABASE_LABEL in labels:
-        return _labelled(tree, labels[DATABASE_LABEL])
+        path = _labelled(DATABASE_LABEL, labels)
+        file = tree.find(path) if path else None
+        if file is None:
+            label = f"{DATABASE_LABEL}={printable(labels[DATABASE_LABEL])!r}"
+            raise CatalogError(f"no catalog where the image's label {label} says: no such file")
+        return _read(tree, file)
     return _searched(tree)
 
 
-def _labelled(tree: Tree, location: str) -> Found:
-    label = f"{DATABASE_LABEL}={printable(location)!r}"
-    path = location.strip("/")
-    if not path or ".." in path.split("/"):
-        raise CatalogError(f"the image's label {label} is no path of a file")
-    file = tree.find(path)
-    if file is None:
-        raise CatalogError(f"no catalog where the image's label {label} says: no such file")
-    return _read(tree, file)
+def read_local(path: Path) -> tuple[LocalTree, Found]:
+    """Read a catalog on the local disk: a database, or a directory in any format.
+
+    Returns the tree too in which it was found. What a directory holds is told by its files'
+    content. Raises UsageError for what is neither file nor directory, and as ``read`` does.
+    """
+    if not path.is_dir():
+        tree = LocalTree(path.parent)
+        return tree, _read(tree, tree.find(path.name) or LocalFile.at(path))
+    tree = LocalTree(path)
+    return tree, _database(tree) or _by_content(tree)
+
+
+def contents(tree: Tree, found: Found) -> Iterator[BundleContent]:
+    """Give what a catalog holds of its bundles beyond the model, for a database to be written.
+
+    Nothing of one that is a database already. Raises as ``read`` does.
+    """
+    if found.format == FILE_BASED:
+        yield from filebased_contents.contents(tree, found.path)
+    elif found.format == PACKAGE_MANIFESTS:
+        yield from packagemanifests_contents.contents(tree, found.places)
+
+
+def _found(catalog: Catalog, format_: str, *places: str) -> Found:
+    return Found(catalog, format_, os.path.commonpath(places), places)
+
+
+def _labelled(label: str, labels: Mapping[str, str]) -> str:
+    """Return the path that a label gives, relative to the top. Raises CatalogError."""
+    path = labels[label].strip("/")
+    if ".." in path.split("/") or not (path or (label == CONFIGS_LABEL and labels[label])):
+        shown = f"{label}={printable(labels[label])!r}"
+        raise CatalogError(f"the image's label {shown} is no path of a file or directory")
+    return path
 
 
 def _searched(tree: Tree) -> Found:
+    """Take a database, else package manifests; a damaged database is said when neither is."""
+    try:
+        found = _database(tree) or _manifests(tree)
+    except CatalogError:
+        found = _manifests(tree)
+        if found is None:
+            raise
+    if found is None:
+        raise CatalogError(
+            "no catalog in the image: no label says where it is, no file is its database, and"
+            " there are no package manifests",
+            hint="Is this the catalog image, not the image of one operator?",
+        )
+    return found
+
+
+def _database(tree: Tree) -> Found | None:
     """Take the first database with operator-registry's tables; others may be in the image."""
     failure: CatalogError | None = None
     for file in _databases(tree):
@@ -78,9 +149,36 @@ def _searched(tree: Tree) -> Found:
             continue
         except CatalogError as error:
             failure = failure or error
-    raise failure or CatalogError(
-        "no catalog in the image: no label says where it is, and no file is its database",
-        hint="Is this the catalog image, not the image of one operator?",
+    if failure:
+        raise failure
+    return None
+
+
+def _manifests(tree: Tree) -> Found | None:
+    places = packagemanifests.places(tree)
+    if not places:
+        return None
+    catalog = packagemanifests.read(tree, places)
+    if not catalog.packages and not catalog.bundles:
+        return None
+    return _found(catalog, PACKAGE_MANIFESTS, *places)
+
+
+def _by_content(tree: LocalTree) -> Found:
+    """Read what the first file that tells it says: a schema of OLM's, a package or a CSV."""
+    for _, pieces in tree.read_all(file.path for file in tree.files()):
+        first = next(documents.read(pieces), None)
+        if not isinstance(first, documents.Document) or not isinstance(first.value, dict):
+            continue
+        if str(folded(first.value).get("schema", "")).startswith("olm."):
+            return _found(filebased.read(tree, _TOP), FILE_BASED, _TOP)
+        if clusterserviceversion.is_one(first.value) or first.value.get("packageName"):
+            return _found(packagemanifests.read(tree, [_TOP]), PACKAGE_MANIFESTS, _TOP)
+    if packagemanifests.places(tree):
+        return _found(packagemanifests.read(tree, [_TOP]), PACKAGE_MANIFESTS, _TOP)
+    raise CatalogError(
+        f"no catalog in {printable(str(tree.top))}: no database, no file with a schema of OLM's,"
+        " no package and no ClusterServiceVersion"
     )
 
 
@@ -93,7 +191,7 @@ def _read(tree: Tree, file: StoredFile) -> Found:
             f"{printable(file.path)}: changes in {printable(log.path)} were never written into it",
             hint="Whoever made the image must close the database before copying it.",
         )
-    return Found(catalog, "sqlite", file.path)
+    return _found(catalog, SQLITE, file.path)
 
 
 def _databases(tree: Tree) -> Iterator[StoredFile]:

@@ -11,13 +11,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airgap.catalog import sqlite_properties
 from airgap.catalog.database import Database, opened
-from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package
+from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package, holders
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from airgap.catalog.sqlite_properties import Properties
     from airgap.catalog.tree import StoredFile
 
 _REQUIRED = (
@@ -43,21 +45,24 @@ def read(file: StoredFile) -> Catalog:
         _check_tables(database)
         images = _related_images(database)
         bundles = _bundles(database, images)
-        channels = _channels(database, bundles)
+        packages = _packages(database, _channels(database, bundles))
+        properties = sqlite_properties.read(database)
         return Catalog(
-            packages=_packages(database, channels),
-            bundles=tuple(_placed(bundles, images, channels)),
+            packages=packages,
+            bundles=tuple(_placed(bundles, images, properties, packages)),
             other_images=tuple(images.get("", ())),
-            problems=tuple(_problems(bundles, images, database)),
+            problems=(*_problems(bundles, images, database), *properties.problems),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _BundleRow:
     name: str
-    image: str
-    version: str
-    skip_range: str
+    image: str = ""
+    version: str = ""
+    skip_range: str = ""
+    substitutes_for: str = ""
+    replaces: str = ""
 
 
 _Images = defaultdict[str, dict[str, None]]
@@ -92,7 +97,8 @@ def _related_images(database: Database) -> _Images:
 def _bundles(database: Database, images: _Images) -> dict[str, _BundleRow]:
     """Return the rows by name; what has no name, or another's, leaves its image to ``images``."""
     bundles: dict[str, _BundleRow] = {}
-    for row in database.texts("operatorbundle", "name", "bundlepath", "version", "skiprange"):
+    columns = ("name", "bundlepath", "version", "skiprange", "substitutesfor", "replaces")
+    for row in database.texts("operatorbundle", *columns):
         bundle = _BundleRow(*row)
         if bundle.name and bundle.name not in bundles:
             bundles[bundle.name] = bundle
@@ -123,8 +129,15 @@ def _channels(database: Database, bundles: Mapping[str, _BundleRow]) -> _Channel
 
 
 def _entry(bundle: _BundleRow, replaced: list[str]) -> ChannelEntry:
-    skips = dict.fromkeys(name for name in replaced[1:] if name)
-    return ChannelEntry(bundle.name, replaced[0], tuple(skips), bundle.skip_range)
+    """Tell what an entry replaces from what it skips.
+
+    The first row says what it replaces, unless that row only stands for having been skipped
+    by another bundle; level 7 brings a column that tells them apart.
+    """
+    stated = bundle.replaces if bundle.replaces in replaced else ""
+    first = replaced.index(stated) if stated else 0
+    skips = dict.fromkeys(name for name in (*replaced[:first], *replaced[first + 1 :]) if name)
+    return ChannelEntry(bundle.name, replaced[first], tuple(skips), bundle.skip_range)
 
 
 def _replaced(database: Database) -> Mapping[tuple[str, str], Mapping[str, list[str]]]:
@@ -163,17 +176,24 @@ def _packages(database: Database, channels: _Channels) -> tuple[Package, ...]:
 def _placed(
     bundles: Mapping[str, _BundleRow],
     images: _Images,
-    channels: _Channels,
+    properties: Properties,
+    packages: Iterable[Package],
 ) -> Iterable[Bundle]:
     """Give every bundle once for every package that holds it, or once without a package."""
-    packages: dict[str, set[str]] = defaultdict(set)
-    for (package, _), channel in channels.items():
-        for name in (channel.head, *(entry.bundle for entry in channel.entries)):
-            packages[name].add(package)
+    holding = holders(packages)
     for name in sorted({*bundles, *images} - {""}):
-        row = bundles.get(name, _BundleRow(name, "", "", ""))
-        for package in sorted(packages.get(name, {""})):
-            yield Bundle(package, name, row.version, row.image, tuple(images.get(name, ())))
+        row = bundles.get(name, _BundleRow(name))
+        for package in sorted(holding.get(name, {""})):
+            yield Bundle(
+                package,
+                name,
+                row.version,
+                row.image,
+                tuple(images.get(name, ())),
+                tuple(properties.provides.get(name, ())),
+                tuple(properties.requires.get(name, ())),
+                row.substitutes_for,
+            )
 
 
 def _problems(

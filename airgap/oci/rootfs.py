@@ -67,6 +67,18 @@ class Entry:
         self._content.copy_to(target)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is in a directory and in those below it, in the order of a walk.
+
+    ``files`` are the regular files and the symbolic links to one; ``links`` the paths of the
+    symbolic links to anything else: to a directory, out of the tree, or to nothing.
+    """
+
+    files: tuple[Entry, ...]
+    links: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _File:
     layer: Layer
@@ -82,7 +94,7 @@ class _File:
                     for piece in member.content:
                         target.write(piece)
                     return
-        raise MalformedContent(f"{self.layer.name}: no longer reads as it did a moment ago")
+        raise _changed(self.layer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,15 +146,9 @@ class FileTree:
 
     def files(self) -> Iterator[Entry]:
         """Give every regular file, depth first, the names in a directory sorted bytewise."""
-        waiting: list[tuple[str, _Node]] = [("", self._root)]
-        while waiting:
-            path, node = waiting.pop()
+        for path, node in _walk("", self._root):
             if isinstance(node, _File):
                 yield Entry(path, node.size, node.magic, node)
-            elif isinstance(node, _Directory):
-                prefix = f"{path}/" if path else ""
-                for name in sorted(node.children, key=_bytewise, reverse=True):
-                    waiting.append((prefix + name, node.children[name]))
 
     def find(self, path: str) -> Entry | None:
         """Return the regular file at a path, links followed; None when there is none.
@@ -154,6 +160,40 @@ class FileTree:
         if parts is None or not isinstance(node, _File):
             return None
         return Entry("/".join(parts), node.size, node.magic, node)
+
+    def listing(self, directory: str) -> Listing | None:
+        """Say what is in a directory, "" for the top; None when there is no such directory.
+
+        Links are followed on the way to it, and to files, but not to further directories.
+        """
+        parts = _components(directory)
+        top = self._follow(parts) if parts is not None else None
+        if parts is None or not isinstance(top, _Directory):
+            return None
+        files, links = [], []
+        for path, node in _walk("/".join(parts), top):
+            leads_to = self._follow(_steps(path)) if isinstance(node, _Symlink) else node
+            if isinstance(leads_to, _File):
+                files.append(Entry(path, leads_to.size, leads_to.magic, leads_to))
+            else:
+                links.append(path)
+        return Listing(tuple(files), tuple(links))
+
+    def read_all(self, paths: Iterable[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Give files with their content in pieces, reading each of their layers once.
+
+        They come in the order in which the layers hold them. The pieces are there until the
+        next file is asked for. A file at several of the paths comes once, under the first;
+        a path where no file is is left out. Raises MalformedContent when a layer does not
+        read as it did before.
+        """
+        wanted: dict[Layer, dict[int, tuple[str, _File]]] = {}
+        for path in paths:
+            node = self._follow(_steps(path))
+            if isinstance(node, _File):
+                wanted.setdefault(node.layer, {}).setdefault(node.place, (path, node))
+        for layer, files in wanted.items():
+            yield from _contents(layer, files)
 
     def _apply(self, layer: Layer) -> None:
         """Put a layer on top; whiteouts take effect first, being for lower layers only."""
@@ -250,6 +290,42 @@ class FileTree:
                 return node if not todo else None
             trail.append(node)
         return trail[-1]
+
+
+def _walk(path: str, top: _Directory) -> Iterator[tuple[str, _File | _Symlink]]:
+    """Give what is below a directory, depth first, the names sorted bytewise."""
+    waiting: list[tuple[str, _Node]] = [(path, top)]
+    while waiting:
+        path, node = waiting.pop()
+        if not isinstance(node, _Directory):
+            yield path, node
+            continue
+        prefix = f"{path}/" if path else ""
+        for name in sorted(node.children, key=_bytewise, reverse=True):
+            waiting.append((prefix + name, node.children[name]))
+
+
+def _contents(
+    layer: Layer, wanted: dict[int, tuple[str, _File]]
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Give a layer's files by their places in it, in one reading that ends with the last."""
+    missing = set(wanted)
+    with layer.open() as raw:
+        for place, member in enumerate(_members(layer, raw)):
+            if place not in missing:
+                continue
+            path, file = wanted[place]
+            if member.size != file.size:
+                break
+            yield path, iter(member.content)
+            missing.remove(place)
+            if not missing:
+                return
+    raise _changed(layer)
+
+
+def _changed(layer: Layer) -> MalformedContent:
+    return MalformedContent(f"{layer.name}: no longer reads as it did a moment ago")
 
 
 def _members(layer: Layer, raw: BinaryIO) -> Iterator[Member]:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, read
-from airgap.errors import CatalogError, MalformedContent
+from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, contents, read, read_local
+from airgap.errors import CatalogError, MalformedContent, UsageError
 from airgap.oci.rootfs import Layer
 from tests.support.layers import file, hard_link, layer, layer_of, symlink, tar, tree, whiteout
+from tests.support.trees import written
+from tests.support.vectors import vectors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +39,12 @@ def _made(path: Path, script: str) -> bytes:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(script)
     return path.read_bytes()
+
+
+PACKAGE = b"packageName: a\nchannels: [{name: c, currentCSV: a.1}]\n"
+CSV = (
+    b"kind: ClusterServiceVersion\nmetadata: {name: a.1}\nspec: {relatedImages: [{image: five}]}\n"
+)
 
 
 def places(found: Found) -> tuple[str, tuple[str, ...]]:
@@ -95,12 +103,32 @@ class TestWithALabel:
             with pytest.raises(CatalogError, match=r"^index\.db: not a"):
                 read(tree(layer(file("index.db", content))), {DATABASE_LABEL: "/index.db"})
 
-    def test_a_file_based_catalog_wins_and_is_not_supported(
-        self, databases: dict[str, bytes]
-    ) -> None:
-        image = tree(layer(file("bundles.db", databases["one"])))
-        with pytest.raises(CatalogError, match=r"file-based .*not supported by this version"):
-            read(image, {CONFIGS_LABEL: "/configs", DATABASE_LABEL: "/bundles.db"})
+    @pytest.mark.parametrize("location", ["/configs", "configs/", "//configs/./", "/linked"])
+    def test_a_file_based_catalog_wins(self, databases: dict[str, bytes], location: str) -> None:
+        image = tree(
+            layer(
+                file("bundles.db", databases["one"]),
+                file("configs/a/catalog.yaml", b"image: three"),
+                file("elsewhere.yaml", b"image: four"),
+                symlink("linked", "/configs"),
+            )
+        )
+        found = read(image, {CONFIGS_LABEL: location, DATABASE_LABEL: "/bundles.db"})
+        assert found.format == "file-based"
+        assert found.catalog.images == ("three",)
+        assert found.path in ("configs", "linked")
+
+    def test_a_file_based_catalog_may_be_all_of_the_image(self) -> None:
+        image = tree(layer(file("a/catalog.yaml", b"image: three")))
+        assert places(read(image, {CONFIGS_LABEL: "/"})) == ("", ("three",))
+
+    @pytest.mark.parametrize("location", ["", "../configs", "configs/../../x"])
+    def test_no_other_directory_is_searched(self, location: str) -> None:
+        image = tree(layer(file("configs/a", b"image: three")))
+        with pytest.raises(CatalogError, match="no path of a file or directory"):
+            read(image, {CONFIGS_LABEL: location})
+        with pytest.raises(CatalogError, match="'absent': no such directory"):
+            read(image, {CONFIGS_LABEL: "/absent"})
 
 
 class TestWithoutALabel:
@@ -151,6 +179,30 @@ class TestWithoutALabel:
         with pytest.raises(CatalogError, match=r"^b\.db: cut"):
             read(image, {})
 
+    def test_package_manifests_are_found_where_no_database_is(
+        self, databases: dict[str, bytes]
+    ) -> None:
+        manifests = [
+            file("manifests/a/a.package.yaml", PACKAGE),
+            file("manifests/a/1/a.clusterserviceversion.yaml", CSV),
+            file("manifests/b/b.package.yaml", b"packageName: b"),
+            file("usr/share/other.yaml", b"image: ["),
+        ]
+        for damaged in ([], [file("x.db", databases["one"][:5000])]):
+            found = read(tree(layer(*manifests, *damaged)), {})
+            assert found.format == "package-manifests"
+            assert (found.path, found.places) == ("manifests", ("manifests/a", "manifests/b"))
+            assert found.catalog.images == ("five",)
+            assert [content.bundle for content in contents(tree(layer(*manifests)), found)] == [
+                "a.1"
+            ]
+        found = read(tree(layer(*manifests, file("x.db", databases["one"]))), {})
+        assert found.format == "sqlite"
+
+    def test_what_only_looks_like_package_manifests_is_none(self) -> None:
+        with pytest.raises(CatalogError, match="no catalog in the image"):
+            read(tree(layer(file("usr/lib/x/package.yaml", b"name: x"))), {})
+
     def test_no_catalog_at_all_is_said_with_advice(self, databases: dict[str, bytes]) -> None:
         image = tree(layer(file("etc/passwd", b"root"), file("rpmdb", databases["rpm"])))
         with pytest.raises(CatalogError, match="no catalog in the image") as caught:
@@ -172,3 +224,59 @@ def test_a_layer_that_fails_on_the_second_reading_is_named(databases: dict[str, 
     image = tree(Layer("sha256:abc", lambda: layer_of(next(versions)).open()))
     with pytest.raises(MalformedContent, match=r"^sha256:abc: .*cut"):
         read(image, {})
+
+
+class TestOnTheLocalDisk:
+    def test_a_database_is_a_catalog(self, databases: dict[str, bytes], tmp_path: Path) -> None:
+        top = written(tmp_path, {"x/any": databases["one"], "x/rpm": databases["rpm"]})
+        tree, found = read_local(top / "x" / "any")
+        assert (found.format, found.path) == ("sqlite", "any")
+        assert tree.find(found.path) is not None
+        assert read_local(top)[1].path == "x/any"
+        with pytest.raises(CatalogError, match="rpm: not an operator catalog"):
+            read_local(top / "x" / "rpm")
+
+    def test_a_database_in_use_is_refused(
+        self, databases: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        top = written(tmp_path, {"a.db": databases["one"], "a.db-wal": "changes"})
+        with pytest.raises(CatalogError, match="never written into it"):
+            read_local(top / "a.db")
+
+    @pytest.mark.parametrize(
+        ("files", "form", "images"),
+        [
+            ({"a/any": "Schema: olm.package\n---\nimage: a\n", "b": "prose"}, "file-based", ("a",)),
+            ({"package.yaml": "schema: olm.package\nimage: a\n"}, "file-based", ("a",)),
+            ({"a/p": PACKAGE, "a/any": CSV, "README": "a: ["}, "package-manifests", ("five",)),
+            ({"any": CSV}, "package-manifests", ("five",)),
+            ({"x.clusterserviceversion.yaml": b"#\n---\n" + CSV}, "package-manifests", ()),
+        ],
+    )
+    def test_a_directory_is_what_its_files_say(
+        self, tmp_path: Path, files: dict[str, str | bytes], form: str, images: tuple[str, ...]
+    ) -> None:
+        tree, found = read_local(written(tmp_path, files))
+        assert (found.format, found.path, found.places) == (form, "", ("",))
+        assert found.catalog.images == images
+        assert isinstance(list(contents(tree, found)), list)
+
+    def test_what_is_no_catalog_is_refused(self, tmp_path: Path) -> None:
+        top = written(tmp_path, {"a": "prose", "b/c.yaml": "kind: Service\n"})
+        with pytest.raises(CatalogError, match=r"no catalog in .*: no database"):
+            read_local(top)
+        with pytest.raises(UsageError, match="No such file"):
+            read_local(top / "absent")
+        with pytest.raises(CatalogError, match="not a SQLite database"):
+            read_local(top / "a")
+
+
+SQLITE_VECTORS = {
+    "sqlite-02": "test_sqlite: levels without a column bundlepath are read",
+    "sqlite-03": "test_sqlite: every journal mode is read",
+    "sqlite-04": "here: what is no database is passed over",
+}
+
+
+def test_every_vector_about_databases_has_its_test() -> None:
+    assert {vector["id"] for vector in vectors("sqlite")} == SQLITE_VECTORS.keys()

@@ -1,0 +1,82 @@
+"""What a file-based catalog holds of its bundles beyond the model: objects and properties.
+
+Objects stand in properties of the type ``olm.bundle.object``, as JSON in base64. One that
+cannot be read stays the property that it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+from airgap import strict_json
+from airgap.catalog import clusterserviceversion, filebased_documents
+from airgap.catalog.content import BundleContent, as_json
+from airgap.catalog.notes import Notes
+from airgap.catalog.shapes import Shapes, folded
+from airgap.errors import MalformedContent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from airgap.catalog.properties import Api
+    from airgap.catalog.tree import Tree
+
+_OBJECT = "olm.bundle.object"
+_METADATA = "olm.csv.metadata"
+
+_SHAPES = Shapes(lambda _fault: None)
+"""Tells nobody: whoever read the catalog has heard of its faults."""
+
+
+def contents(tree: Tree, directory: str) -> Iterator[BundleContent]:
+    """Give what the catalog in a directory of a tree holds of its bundles, in any order.
+
+    Faults were noted when the catalog was read; here they are left out. Raises CatalogError
+    as ``filebased.read`` does.
+    """
+    for _, document in filebased_documents.read(tree, directory, Notes()):
+        fields = folded(document)
+        match fields.get("schema"):
+            case "olm.bundle":
+                yield _content(fields)
+            case "olm.deprecations":
+                for entry in map(folded, _SHAPES.mappings(fields, "entries")):
+                    reference = folded(_SHAPES.mapping(entry, "reference"))
+                    if reference.get("schema") == "olm.bundle":
+                        yield BundleContent(_SHAPES.text(reference, "name"), deprecated=True)
+
+
+def _content(bundle: Mapping[str, Any]) -> BundleContent:
+    objects: list[dict[str, Any]] = []
+    properties: list[tuple[str, str]] = []
+    plurals: dict[Api, str] = {}
+    for entry in map(folded, _SHAPES.mappings(bundle, "properties")):
+        kind, value = _SHAPES.text(entry, "type"), entry.get("value")
+        found = _object(value) if kind == _OBJECT else None
+        if found is not None:
+            objects.append(found)
+        else:
+            properties.append((kind, as_json(value)))
+        if kind == _METADATA and isinstance(value, dict):
+            plurals.update(clusterserviceversion.plurals(folded(value)))
+    csv = next(filter(clusterserviceversion.is_one, objects), None)
+    if csv is not None:
+        plurals.update(clusterserviceversion.parse(csv).plurals)
+    return BundleContent(
+        bundle=_SHAPES.text(bundle, "name"),
+        csv=as_json(csv) if csv is not None else "",
+        objects="".join(map(as_json, objects)),
+        properties=tuple(properties),
+        plurals=plurals,
+    )
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    """Return the object in a property, None where there is none that can be read."""
+    data = _SHAPES.text(folded(value), "data") if isinstance(value, dict) else ""
+    try:
+        return strict_json.parse_object(base64.b64decode(data, validate=True), _OBJECT)
+    except (binascii.Error, ValueError, MalformedContent):
+        return None

@@ -1,0 +1,69 @@
+"""What is met while a catalog's files are read that a sound catalog does not have.
+
+Keeps lines for a person, in the order of the files whatever order they were read in, and of
+very many only the first. Knows nothing of what they are about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from airgap.errors import printable
+
+_LINES = 1_000
+"""Lines of each kind that are kept; nobody reads more."""
+
+
+class Place(NamedTuple):
+    """A file, or a document in it: which one, and its line, both from 1."""
+
+    path: str
+    number: int = 0
+    line: int = 0
+
+    def __str__(self) -> str:
+        name = printable(self.path)
+        return f"{name}: document {self.number}, line {self.line}" if self.number else name
+
+
+@dataclass(slots=True)
+class _Lines:
+    kept: list[tuple[Place, str]] = field(default_factory=list)
+    more: int = 0
+
+    def add(self, place: Place, text: str) -> None:
+        if len(self.kept) < _LINES:
+            self.kept.append((place, text))
+        else:
+            self.more += 1
+
+    def all(self) -> tuple[str, ...]:
+        lines = [f"{place}: {text}" for place, text in sorted(self.kept)]
+        return (*lines, *([f"{self.more} more lines like these"] if self.more else []))
+
+
+class Notes:
+    """Oddities, which cost nothing, and faults, which cost what stood there."""
+
+    def __init__(self) -> None:
+        self._oddities = _Lines()
+        self._faults = _Lines()
+
+    def odd(self, place: Place, text: str) -> None:
+        """Note what a sound catalog does not have; ``text`` is fit to be printed."""
+        self._oddities.add(place, text)
+
+    def lost(self, place: Place, text: str) -> None:
+        """Note what could not be read; ``text`` is fit to be printed."""
+        self._faults.add(place, text)
+
+    @property
+    def oddities(self) -> tuple[str, ...]:
+        """All oddities as lines."""
+        return self._oddities.all()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """All faults as lines."""
+        return self._faults.all()
