@@ -114,20 +114,29 @@ def import_archive(
         return _result(reader, prefix, push, holes, written)
 
 
+@dataclass(frozen=True)
+class ImportPlan:
+    """What an import would put where: the lines of its mapping.txt, and what it would lack."""
+
+    mapping: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+
 def plan_import(
     archive: Path, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
-) -> str:
-    """Return the mapping.txt that an import would write if everything arrived.
+) -> ImportPlan:
+    """Say what an import would do; no request is made.
 
-    No request is made. Raises what ``import_archive`` raises before its first request.
+    Raises what ``import_archive`` raises before its first request.
     """
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
-        holes = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
-        _refuse_hole_in_catalog(reader, holes)
+        blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
+        _refuse_hole_in_catalog(reader, blobs)
         places = place_images(reader.plan, prefix, max_components)
-        return mapping_text(places, reasons([*plan_holes(reader.plan, {}), *holes]))
+        holes = (*plan_holes(reader.plan, {}), *blobs)
+        return ImportPlan(tuple(mapping_text(places, reasons(holes)).splitlines()), holes)
 
 
 class _Push:

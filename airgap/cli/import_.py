@@ -17,7 +17,7 @@ from airgap.manifests import ManifestsOptions
 from airgap.mapping import DEFAULT_COMPONENTS
 
 if TYPE_CHECKING:
-    from airgap.importer import ImportResult
+    from airgap.importer import ImportPlan, ImportResult
 
 SCOPES = click.Choice([scope.value for scope in Scope])
 
@@ -90,9 +90,8 @@ def import_command(
     """
     options.set_verbosity(verbose)
     if dry_run:
-        mapping = plan_import(archive, destination, max_components=max_components)
-        report.echo(mapping.rstrip("\n"))
-        return 0
+        plan = plan_import(archive, destination, max_components=max_components)
+        return _print_plan(plan, output_format, skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(
             archive,
@@ -116,6 +115,16 @@ def import_command(
         report.echo_json("import", status, result)
     else:
         _print(result)
+    return status
+
+
+def _print_plan(plan: ImportPlan, output_format: str, skip_missing: bool) -> int:
+    status = HOLES if report.counting(plan.missing, skip_missing=skip_missing) else 0
+    if output_format == "json":
+        report.echo_json("import --dry-run", status, plan)
+    else:
+        for line in plan.mapping:
+            report.echo(line)
     return status
 
 
