@@ -132,7 +132,7 @@ def plan_export(
 @contextmanager
 def _claim(output: Path) -> Iterator[State]:
     if not output.parent.is_dir():
-        raise UsageError(f"{output}: the directory {output.parent} does not exist")
+        raise UsageError(f"{output}: there is no directory {output.parent}")
     state = State(output)
     try:
         yield state

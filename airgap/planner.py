@@ -181,7 +181,8 @@ class _Surveyor:
             self._memory.keep(descriptor.digest, raw)
         if len(raw) != descriptor.size:
             raise IntegrityError(
-                f"{descriptor.digest}: {len(raw)} bytes, promised were {descriptor.size}"
+                f"{reference.pinned(descriptor.digest)}: {len(raw)} bytes, promised were"
+                f" {descriptor.size}"
             )
         return raw
 
@@ -189,7 +190,10 @@ class _Surveyor:
         def read(offset: int) -> Iterator[bytes]:
             return self._client.blob(reference.repository, blob.digest, blob.size, offset)
 
-        self._memory.fetch(blob.digest, blob.size, read)
+        try:
+            self._memory.fetch(blob.digest, blob.size, read)
+        except IntegrityError as error:
+            raise IntegrityError(f"{reference}: {error.message}", hint=error.hint) from error
 
     def _layer(self, layer: Descriptor) -> Layer:
         return Layer(str(layer.digest), lambda: self._memory.open(layer.digest))
@@ -226,7 +230,10 @@ def _variant(nodes: Sequence[graph.Node], platform: str, text: str) -> Descripto
     leaves = [node.descriptor for node in nodes if not node.children]
     if len(nodes) == 1:
         return leaves[0]
-    pattern = re.compile(platform)
+    try:
+        pattern = re.compile(platform)
+    except re.error as error:
+        raise UsageError(f"{platform!r} is not a regular expression: {error}") from error
     fitting = [leaf for leaf in leaves if pattern.search(str(leaf.platform or ""))]
     if len(fitting) != 1:
         table = "\n".join(f"  {leaf.platform or '-'}  {leaf.digest}" for leaf in leaves)

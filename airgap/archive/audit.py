@@ -24,10 +24,13 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
     """Yield all damage there is, in the order of the archive.
 
     Covers every byte: head, headers, content, padding, the zeros of holes, the end; and every
-    reference: what a manifest's bytes refer to must be what the inventory says.
+    reference: what a manifest's bytes refer to must be what the inventory says. What a file
+    cut short has lost is one problem.
     """
     yield from reader.check_head()
     for number, manifest in enumerate(reader.plan.manifests):
+        if not reader.reaches(reader.layout.manifest(number)):
+            continue
         try:
             raw = reader.manifest(number)
         except IntegrityError:
@@ -37,6 +40,8 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
         yield from _check_padding(reader, reader.layout.manifest(number), (number,), ())
         progress.advance(manifest.size)
     for number, blob in enumerate(reader.plan.blobs):
+        if not reader.reaches(reader.layout.blob(number)):
+            continue
         if number in reader.holes:
             yield from _check_zeros(reader, number)
         else:

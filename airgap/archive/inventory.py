@@ -65,7 +65,11 @@ def parse(source: Iterable[bytes], what: str) -> Plan:
     except ArchiveError:
         raise
     except (AirgapError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArchiveError(f"{what}: the inventory is damaged: {printable(str(error))}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ArchiveError(
+            f"{what}: the inventory is damaged: {printable(reason)}",
+            hint="Nothing in it can be told apart any more: copy the archive again.",
+        ) from error
 
 
 def _json(value: object) -> str:

@@ -138,5 +138,7 @@ def _print(result: ImportResult) -> None:
     report.echo(f"wrote     {result.manifests}/: {', '.join(result.files)}")
     report.echo_missing("MISSING from the archive, so not pushed", result.missing)
     report.echo_missing("FAILED, so not at the destination", result.failed)
+    if any(image.reason == "damaged" for image in result.failed):
+        report.echo("  The archive is damaged: copy it again, and run the same command again.")
     for hint in dict.fromkeys(error.hint for error in result.errors if error.hint):
         report.echo(f"  {hint}")

@@ -50,6 +50,8 @@ def _print(found: Inspection, images: bool) -> None:
         f"holds     {len(found.images)} images: {found.manifests} manifests, {found.blobs} blobs,"
         f" {size(found.content_size)}"
     )
+    for damage in found.damage:
+        report.echo(f"DAMAGED   {printable(damage, 400)}")
     report.echo()
     report.echo(f"{'package':<40} {'bundles':>8} {'images':>8} {'size':>10}")
     for package in found.packages:

@@ -64,12 +64,14 @@ def run(arguments: Sequence[str]) -> int:
             report.echo_error(error, output_format, status)
             return status
         except click.ClickException as error:
+            if output_format == "json":
+                report.echo_json_error(error.exit_code, error.format_message())
             error.show()
             return error.exit_code
         except click.Abort:
             return stop.status
         except BrokenPipeError:
-            # Whoever read the output has gone; Python's own flush at exit would fail again.
+            # Whoever read the help has gone; Python's own flush at exit would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +23,34 @@ SHOWN_BUNDLES = 6
 NOT_FOUND = "not-found"
 
 
-def echo(line: str = "") -> None:
-    """Print one line of a result."""
-    click.echo(line)
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line of a result; that nobody reads it any more changes nothing."""
+    try:
+        click.echo(line, err=err)
+    except BrokenPipeError:
+        # Later lines, and Python's own flush at exit, must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def echo_json(command: str, status: int, result: Any) -> None:
     """Print a result as one JSON document."""
     document = {"command": command, "exit_status": status} | plain(result)
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def echo_error(error: AirgapError, output_format: str, status: int) -> None:
     """Print why a command ended without a result: to stderr, and as JSON if that was asked."""
     if output_format == "json":
-        document = {"exit_status": status, "error": error.message, "hint": error.hint}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    click.echo(f"error: {lines_printable(error.message)}", err=True)
+        echo_json_error(status, error.message, error.hint)
+    echo(f"error: {lines_printable(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {lines_printable(error.hint)}", err=True)
+        echo(f"  {lines_printable(error.hint)}", err=True)
+
+
+def echo_json_error(status: int, message: str, hint: str | None = None) -> None:
+    """Print an error as one JSON document."""
+    document = {"exit_status": status, "error": message, "hint": hint}
+    echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def echo_missing(title: str, missing: Sequence[Missing]) -> None:

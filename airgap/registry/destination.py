@@ -112,7 +112,7 @@ class RegistryDestination:
         with self._lock:
             self.manifests_sent += 1
         if not self._reads_back(repository, manifest, raw):
-            raise IntegrityError(
+            raise RegistryError(
                 f"{repository}@{manifest.digest}: sent, and now it is not there unchanged",
                 hint="The registry or something before it alters manifests; nothing refers to"
                 " this image yet. Look for a conversion setting.",
@@ -121,6 +121,6 @@ class RegistryDestination:
     def _reads_back(self, repository: Repository, manifest: Manifest, raw: bytes) -> bool:
         try:
             found = self._client.read_manifest(repository, str(manifest.digest))
-        except NotFound:
+        except (NotFound, IntegrityError):
             return False
         return found.raw == raw
