@@ -64,8 +64,9 @@ class FileBlob:
 class DirectoryStore:
     """Images in a directory; fits ``WritableStore``, and may be opened again at any time.
 
-    With ``durable``, whatever was answered for survives a power cut; without, it survives the
-    end of the program only.
+    Until something is put, what is there is only read, so the medium may be read-only. With
+    ``durable``, whatever was answered for survives a power cut; without, it survives the end
+    of the program only.
     """
 
     def __init__(self, root: Path, *, durable: bool = True) -> None:
@@ -77,7 +78,6 @@ class DirectoryStore:
         self._disk = _Disk(root / "uploads", durable)
         with _storage_errors(root):
             self._require_format()
-            self._disk.prepare()
 
     def manifest(self, repository: str, reference: Digest | str) -> tuple[Descriptor, bytes] | None:
         """Return a manifest by its digest or its tag, None when the repository has no such."""
@@ -160,7 +160,6 @@ class DirectoryStore:
                     f"{self.root}: neither empty nor a directory of registry content",
                     hint="Name a new directory, or one that was filled by serving it.",
                 )
-            self._disk.prepare()
             self._disk.place(marker, _FORMAT)
         elif content != _FORMAT:
             raise UsageError(f"{marker}: written by another version of this program")
@@ -202,8 +201,8 @@ class FileUpload:
         self._disk = disk
         self._places = places
         self._hasher = Hasher()
-        self._path = disk.new_path()
-        with _storage_errors(self._path):
+        with _storage_errors(disk.workplace):
+            self._path = disk.new_path()
             self._file = self._path.open("xb", buffering=0)
 
     def write(self, piece: Bytes) -> None:
@@ -245,20 +244,25 @@ class _Disk:
     """How files come to be: written beside their place, synced when asked for, renamed."""
 
     def __init__(self, workplace: Path, durable: bool) -> None:
-        self._workplace = workplace
+        self.workplace = workplace
         self._durable = durable
+        self._prepared = False
 
-    def prepare(self) -> None:
+    def new_path(self) -> Path:
+        """Return a name for a file that is not finished."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        return self.workplace / uuid.uuid4().hex
+
+    def _prepare(self) -> None:
         """Make the place for unfinished files, or take away what nobody works at any more."""
-        self._workplace.mkdir(exist_ok=True)
+        self.workplace.mkdir(exist_ok=True)
         oldest = time.time() - _ABANDONED
-        for path in self._workplace.iterdir():
+        for path in self.workplace.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process cleans up too
                 if path.stat().st_mtime < oldest:
                     path.unlink()
-
-    def new_path(self) -> Path:
-        return self._workplace / uuid.uuid4().hex
 
     def place(self, path: Path, content: bytes) -> None:
         """Let a file with that content be there, replacing an older one."""
