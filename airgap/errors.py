@@ -117,6 +117,9 @@ class Interrupted(AirgapError):
 
     exit_status = 130
 
+    def __init__(self, message: str = "interrupted") -> None:
+        super().__init__(message, hint="Run the same command again to continue.")
+
 
 HOLES = 3
 """The exit status of a run that finished, with listed holes."""

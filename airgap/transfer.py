@@ -98,7 +98,7 @@ def transfer(
                     else:
                         task.settle(error)
                 if stop.is_set() and end is None:
-                    end = Interrupted("stopped")
+                    end = Interrupted()
         except BaseException:
             stop.set()
             raise
@@ -126,7 +126,7 @@ def in_parallel(
             while pending:
                 yield pending.popleft().result()
                 if stop.is_set():
-                    raise Interrupted("stopped")
+                    raise Interrupted
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

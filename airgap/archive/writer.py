@@ -175,7 +175,7 @@ class ArchiveWriter:
                 self._lock.wait(timeout=0.5)
                 if self._stop.is_set():
                     del self._positions[number]
-                    raise Interrupted("stopped")
+                    raise Interrupted
         with storage_errors(self._partial):
             write_at(self._descriptor, self.layout.hole(number).header, place.offset)
 

@@ -57,7 +57,7 @@ def export_command(
     quiet: bool,
     verbose: int,
 ) -> int:
-    r"""Put catalogs and every image they refer to into one archive.
+    """Put catalogs and every image they refer to into one archive.
 
     CATALOG is the reference of a catalog image, with a tag or a digest. The archive is a tar
     that holds an OCI image layout; carry it, and give it to `airgap import`.

@@ -77,7 +77,7 @@ def import_command(
     quiet: bool,
     verbose: int,
 ) -> int:
-    r"""Push an archive to DEST, host[:port][/namespace], and write the files for the cluster.
+    """Push an archive to DEST, host[:port][/namespace], and write the files for the cluster.
 
     Every image keeps its digest. Nothing that is there already is sent again, so an import
     that was interrupted continues when the same command is run again. Catalogs go last.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--images", is_flag=True, help="List every image with its size and digest.")
 @options.output_option
 def inspect_command(archive: Path, images: bool, output_format: str) -> int:
-    r"""Say what an archive holds: catalogs, packages, images, sizes, holes.
+    """Say what an archive holds: catalogs, packages, images, sizes, holes.
 
     Reads the inventory alone, which takes a moment whatever the archive's size; `airgap verify`
     reads every byte.

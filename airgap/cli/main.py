@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -70,9 +68,8 @@ def run(arguments: Sequence[str]) -> int:
             return error.exit_code
         except click.Abort:
             return stop.status
-        except BrokenPipeError:
-            # Whoever read the help has gone; Python's own flush at exit would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except SystemExit:
+            # How click ends, even so, when whoever read the help has gone.
             return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airgap.digest import Digest
-from airgap.errors import AirgapError, printable
+from airgap.errors import AirgapError, StorageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,12 +24,18 @@ NOT_FOUND = "not-found"
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
-    """Print one line of a result; that nobody reads it any more changes nothing."""
+    """Print one line of a result; that nobody reads it any more changes nothing.
+
+    Raises StorageError when it cannot be written, as to a full disk.
+    """
+    stream = sys.stderr if err else sys.stdout
     try:
-        click.echo(line, err=err)
-    except BrokenPipeError:
+        click.echo(line, file=stream)
+    except OSError as error:
         # Later lines, and Python's own flush at exit, must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise StorageError(f"{stream.name}: {error.strerror}") from error
 
 
 def echo_json(command: str, status: int, result: Any) -> None:

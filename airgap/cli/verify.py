@@ -24,7 +24,7 @@ SHOWN_IMAGES = 10
 @options.output_option
 @options.verbosity_options
 def verify_command(archive: Path, output_format: str, quiet: bool, verbose: int) -> int:
-    r"""Read every byte of an archive and follow every reference in it.
+    """Read every byte of an archive and follow every reference in it.
 
     Names all damage at once, with the images and operators it hurts. Use it after copying to a
     medium and after carrying it.
