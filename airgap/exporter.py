@@ -79,7 +79,7 @@ def export(
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = Question(tuple(dict.fromkeys(catalogs)), platform)
+    question = _question(catalogs, platform)
     references = [ImageReference.parse(text) for text in catalogs]
     access, stop = access or Access(), stop or threading.Event()
     hosts = {reference.repository.host for reference in references}
@@ -116,7 +116,7 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = Question(tuple(dict.fromkeys(catalogs)), platform)
+    question = _question(catalogs, platform)
     hosts = {ImageReference.parse(text).repository.host for text in catalogs}
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(hosts, stop) as client, _claim(output):
@@ -127,6 +127,12 @@ def plan_export(
             )
         run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
         return run.ask(Work(work_path(output)))
+
+
+def _question(catalogs: Sequence[str], platform: str) -> Question:
+    if not catalogs:
+        raise UsageError("no catalog is named: there is nothing to export")
+    return Question(tuple(dict.fromkeys(catalogs)), platform)
 
 
 @contextmanager

@@ -101,6 +101,21 @@ def run_watched(folder: Path, *arguments: object) -> Cost:
     return Cost.read(folder / "cost.json")
 
 
+def run_to_its_death(site: Site, moment: int, *arguments: object) -> int:
+    """Run a command that is killed at one of its changes to files; return how it ended."""
+    command = watched(site.folder / "cost.json", *arguments, die_at=moment)
+    environ = os.environ | temporary_files_in(site.folder)
+    ran = subprocess.run(
+        command, cwd=ROOT, env=environ, check=False, capture_output=True, timeout=60
+    )
+    return ran.returncode
+
+
+def temporary_files_in(folder: Path) -> dict[str, str]:
+    """Keep what a killed run cannot take away out of the system's directory."""
+    return {"TMPDIR": str(folder)}
+
+
 def somewhere(point: int, moments: int) -> int:
     """One of the moments, from 1, in a tenth of the run: the same in every test run."""
     dice = random.Random(f"{point} of {moments}")
@@ -116,7 +131,8 @@ class Victim:
 
     def run(self, site: Site, *arguments: object) -> int:
         """Run a command to its end, whatever that is."""
-        with start_airgap(*arguments, folder=site.folder) as self.process:
+        environ = temporary_files_in(site.folder)
+        with start_airgap(*arguments, folder=site.folder, environ=environ) as self.process:
             self.running.set()
             self.process.communicate(timeout=60)
         return self.process.returncode
@@ -197,9 +213,7 @@ class TestExportIsKilled:
     @pytest.mark.parametrize("point", POINTS)
     def test_at_a_change_to_a_file(self, undisturbed: Undisturbed, site: Site, point: int) -> None:
         moment = somewhere(point, undisturbed.export.changes)
-        command = watched(site.folder / "cost.json", *site.exporting(), die_at=moment)
-        ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60)
-        assert ran.returncode == KILLED
+        assert run_to_its_death(site, moment, *site.exporting()) == KILLED
         assert_finishes(site, undisturbed.archive)
 
     def test_again_and_again(self, undisturbed: Undisturbed, site: Site) -> None:
@@ -340,9 +354,7 @@ class TestImportIsKilled:
     @pytest.mark.parametrize("point", POINTS)
     def test_at_a_change_to_a_file(self, undisturbed: Undisturbed, ready: Site, point: int) -> None:
         moment = somewhere(point, undisturbed.import_.changes)
-        command = watched(ready.folder / "cost.json", *importing(ready), die_at=moment)
-        ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60)
-        assert ran.returncode == KILLED
+        assert run_to_its_death(ready, moment, *importing(ready)) == KILLED
         self.assert_finishes(ready, undisturbed.arrived)
 
     def test_and_what_has_arrived_is_not_sent_again(
@@ -416,7 +428,9 @@ class TestSignals:
         assert site.import_().status == 0
         assert keeps(site.folder / "destination") == undisturbed.arrived
 
-    @pytest.mark.parametrize("path", [MANIFEST, BLOB], ids=["planning", "fetching"])
+    @pytest.mark.parametrize(
+        "path", [pytest.param(MANIFEST, marks=pytest.mark.slow), BLOB], ids=["planning", "fetching"]
+    )
     def test_end_an_export_from_a_silent_registry(
         self, undisturbed: Undisturbed, site: Site, path: str
     ) -> None:
@@ -426,6 +440,7 @@ class TestSignals:
         site.upstream.heal()
         assert_finishes(site, undisturbed.archive)
 
+    @pytest.mark.slow
     def test_end_an_import_into_a_silent_registry(
         self, undisturbed: Undisturbed, site: Site
     ) -> None:

@@ -16,6 +16,7 @@ from airgap.digest import Digest
 from airgap.errors import AirgapError, ArchiveError, printable
 from airgap.oci import media_types
 from airgap.plan import Blob, Bundle, CatalogImage, Hole, Image, Manifest, Plan, Question, Reason
+from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -141,7 +142,10 @@ class _Reader:
     def _question(self) -> Question:
         line = self._line().removesuffix(b",")
         record = strict_json.parse_object(b"{" + line + b"}", "its question")["question"]
-        return Question(tuple(map(_text, record["catalogs"])), _text(record["platform"]))
+        catalogs = tuple(map(_reference, record["catalogs"]))
+        if not catalogs:
+            raise ValueError("it asks for no catalog")
+        return Question(catalogs, _text(record["platform"]))
 
     def _section(self, name: str, read: Callable[[dict[str, Any]], Record]) -> tuple[Record, ...]:
         if self._line() != f'"{name}":['.encode():
@@ -184,7 +188,9 @@ def _blob(record: dict[str, Any]) -> Blob:
 
 def _image(record: dict[str, Any]) -> Image:
     return Image(
-        _text(record["reference"]), _number(record["root"]), _numbers(record.get("bundles", ()))
+        _reference(record["reference"]),
+        _number(record["root"]),
+        _numbers(record.get("bundles", ())),
     )
 
 
@@ -198,6 +204,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{printable(repr(value))} is no text")
     return value
+
+
+def _reference(value: Any) -> str:
+    """Return text that is an image reference; a hole's may be anything."""
+    text = _text(value)
+    ImageReference.parse(text)
+    return text
 
 
 def _number(value: Any) -> int:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 SCOPES = click.Choice([scope.value for scope in Scope])
 
 
+def _components(_context: click.Context, _parameter: click.Parameter, value: int) -> int:
+    if value < 0 or value == 1:
+        raise click.BadParameter(f"{value} is neither 0, for no limit, nor 2 or more")
+    return value
+
+
 @click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DEST")
@@ -34,6 +40,7 @@ SCOPES = click.Choice([scope.value for scope in Scope])
     "--max-components",
     type=int,
     default=DEFAULT_COMPONENTS,
+    callback=_components,
     show_default=True,
     help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
 )

@@ -35,7 +35,8 @@ def echo(line: str = "", *, err: bool = False) -> None:
         # Later lines, and Python's own flush at exit, must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not isinstance(error, BrokenPipeError):
-            raise StorageError(f"{stream.name}: {error.strerror}") from error
+            name = "standard error" if err else "standard output"
+            raise StorageError(f"{name}: {error.strerror}") from error
 
 
 def echo_json(command: str, status: int, result: Any) -> None:

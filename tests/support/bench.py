@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airgap.plan import Image, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
-AIRGAP = [sys.executable, "-m", "airgap"]
+AIRGAP: list[str | Path] = [sys.executable, "-m", "airgap"]
 CATALOG = "quay.io/lab/catalog:v1"
 CONNECTIONS = 8
 """What airgap uses when nothing is said; curl gets as many."""
@@ -149,13 +149,7 @@ class Bench:
     def __init__(self, directory: Path, host: str, shape: Shape) -> None:
         self._directory = directory
         self._conf = directory / "registries.conf"
-        lab: list[str | Path] = [
-            sys.executable,
-            ROOT / "scripts" / "lab",
-            *shape.lab,
-            "--push",
-            host,
-        ]
+        lab = [sys.executable, str(ROOT / "scripts" / "lab"), *shape.lab, "--push", host]
         measured([*lab, "--registries-conf", self._conf])
         self.archive = directory / "archive.tar"
         self._export_to(self.archive)
@@ -241,7 +235,7 @@ class Bench:
         self, flags: Sequence[str | Path], ends: Callable[[int, Image], tuple[str, str]]
     ) -> Cost:
         """Copy image by image, as people run it: each with what the last one left to share."""
-        command = ["skopeo", "--registries-conf", self._conf, "copy", "--quiet", "--all"]
+        command = ["skopeo", "--registries-conf", str(self._conf), "copy", "--quiet", "--all"]
         costs = [
             measured([*command, "--preserve-digests", *flags, *ends(number, image)])
             for number, image in enumerate(self.plan.images)
