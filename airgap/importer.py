@@ -276,7 +276,7 @@ def _refuse_damage(reader: ArchiveReader, progress: Progress) -> None:
     progress.finish()
     if found:
         raise ArchiveError(
-            f"{reader.path}: damaged in {len(found)} places, the first: {found[0]}",
+            f"{reader.path}: damaged, {len(found)} problems, the first: {found[0]}",
             hint=f"Run `airgap verify {reader.path}` for the whole list, and copy it again.",
         )
 

@@ -748,7 +748,15 @@ def test_an_unreadable_unfinished_archive_is_refused_by_name(site: Site) -> None
     assert_refused(site.export(), 4, str(partial_path(site.archive)), "not an airgap archive")
 
 
-def test_a_manifests_directory_that_cannot_be_made_is_told(exported: Site) -> None:
+def test_a_manifests_directory_that_is_none_is_refused_before_the_first_request(
+    exported: Site,
+) -> None:
     exported.manifests.write_text("a file is in the way")
-    ran = exported.import_()
-    assert_refused(ran, 6, str(exported.manifests))
+    assert_refused(exported.import_(), 2, f"{exported.manifests} is not a directory")
+    assert exported.destination.asked == []
+
+
+def test_a_manifests_directory_that_cannot_be_made_is_told(exported: Site) -> None:
+    (exported.folder / "file").write_text("a file is in the way")
+    below = exported.folder / "file" / "manifests"
+    assert_refused(exported.import_("--to-manifests", below), 6, str(below), "Not a directory")

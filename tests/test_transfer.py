@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airgap.arrival import Arrival
 from airgap.errors import AirgapError, Interrupted, NotFound, StorageError, Unreachable
-from airgap.plan import Blob, Image, Plan
 from airgap.progress import SILENT, Silent
 from airgap.transfer import Outcome, in_parallel, transfer
 from tests.support.plans import Content, some_content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airgap.plan import Blob, Image, Plan
 
 
 @dataclass

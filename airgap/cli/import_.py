@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 SCOPES = click.Choice([scope.value for scope in Scope])
 
 
+def _directory(
+    _context: click.Context, _parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    if value is not None and value.exists() and not value.is_dir():
+        raise click.BadParameter(f"{value} is not a directory")
+    return value
+
+
 def _components(_context: click.Context, _parameter: click.Parameter, value: int) -> int:
     if value < 0 or value == 1:
         raise click.BadParameter(f"{value} is neither 0, for no limit, nor 2 or more")
@@ -34,6 +42,7 @@ def _components(_context: click.Context, _parameter: click.Parameter, value: int
 @click.option(
     "--to-manifests",
     type=options.OptionalPath(),
+    callback=_directory,
     help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
 )
 @click.option(
@@ -143,6 +152,15 @@ def _print(result: ImportResult) -> None:
         f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
     )
     report.echo(f"wrote     {result.manifests}/: {', '.join(result.files)}")
+    if any(file.startswith("image") for file in result.files):
+        report.echo(
+            "apply     imageDigestMirrorSet.yaml and imageTagMirrorSet.yaml from OpenShift 4.13 on,"
+            " imageContentSourcePolicy.yaml before; not both"
+        )
+        report.echo(
+            "          the nodes then drain one after the other, and pull from the mirror with the"
+            " cluster's global pull secret alone"
+        )
     report.echo_missing("MISSING from the archive, so not pushed", result.missing)
     report.echo_missing("FAILED, so not at the destination", result.failed)
     if any(image.reason == "damaged" for image in result.failed):

@@ -56,7 +56,8 @@ def _print(result: VerifyResult) -> None:
         if damage.packages:
             report.echo(f"          of {', '.join(map(printable, damage.packages))}")
     if result.damage:
-        report.echo(f"damaged in {len(result.damage)} places: copy the archive again")
+        places = "1 place" if len(result.damage) == 1 else f"{len(result.damage)} places"
+        report.echo(f"damaged in {places}: copy the archive again")
     else:
         report.echo(f"verified  every byte of {result.images} images is what it must be")
     report.echo_missing("MISSING", result.missing)

@@ -6,8 +6,7 @@ import json
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,9 +18,14 @@ from airgap.archive.state import State, state_path, who_writes
 from airgap.archive.writer import NOTE_BYTES, ArchiveWriter, reopen
 from airgap.digest import Digest, digest_of
 from airgap.errors import AirgapError, ArchiveError, Busy, IntegrityError, Interrupted, UsageError
-from airgap.plan import Blob
 from airgap.progress import SILENT
 from tests.support.plans import Content, archive_of, begin, fill, some_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from airgap.plan import Blob
 
 
 def _problems(path: Path) -> list[str]:

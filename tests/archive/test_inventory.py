@@ -23,6 +23,7 @@ def _lines(text: bytes) -> list[bytes]:
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     text = st.text(st.characters(codec="utf-8"), max_size=20)
+    st.from_regex(r"[a-z]{1,8}\.io(/[a-z0-9]{1,5}){1,2}:[a-z]{1,5}", fullmatch=True)
     digests = draw(st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=12))
     half = len(digests) // 2
     sizes = st.integers(0, 1 << 50)
