@@ -11,7 +11,7 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
-from airgap.errors import HOLES, AirgapError, RegistryError, UsageError
+from airgap.errors import HOLES, RegistryError, UsageError
 from airgap.plan import Missing, Plan, Question, blob_holes, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
@@ -221,7 +221,7 @@ class _Run:
                 workers=self.workers,
                 progress=self.progress,
                 stop=self.stop,
-                fatal=() if self.continue_on_error else (AirgapError,),
+                is_fatal=lambda error: not self.continue_on_error,
                 skip=frozenset(range(len(plan.blobs))) - frozenset(missing),
             )
         finally:

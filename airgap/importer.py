@@ -31,7 +31,7 @@ from airgap.registry.destination import RegistryDestination
 from airgap.transfer import Outcome, in_parallel, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from airgap.digest import Digest
@@ -106,8 +106,8 @@ def import_archive(
         places = place_images(reader.plan, prefix, max_components)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
-            fatal = (Unreachable,) if continue_on_error else (AirgapError,)
-            push = _Push(reader, places, client, access.connections, fatal, progress, stop)
+            is_fatal = _says_registry_is_down if continue_on_error else _always
+            push = _Push(reader, places, client, access.connections, is_fatal, progress, stop)
             push.run(_without(reader.plan.images, holes), force_tags=force_tags)
         holes = [*plan_holes(reader.plan, {}), *holes]
         written = _write_manifests(reader, push, prefix, holes, manifests or ManifestsOptions())
@@ -148,11 +148,11 @@ class _Push:
         places: Mapping,
         client: RegistryClient,
         workers: int,
-        fatal: tuple[type[AirgapError], ...],
+        is_fatal: Callable[[AirgapError], bool],
         progress: Progress,
         stop: threading.Event,
     ) -> None:
-        self._fatal = fatal
+        self._is_fatal = is_fatal
         self._reader = reader
         self.places = places
         self._client = client
@@ -198,7 +198,7 @@ class _Push:
             workers=self._workers,
             progress=self._progress,
             stop=self._stop,
-            fatal=self._fatal,
+            is_fatal=self._is_fatal,
         )
         self.outcomes.append(outcome)
         self.arrived += outcome.images
@@ -212,9 +212,9 @@ class _Push:
             target = self.target(image)
             try:
                 return self._client.manifest_digest(target.repository, target.tag)
-            except self._fatal:
-                raise
             except RegistryError as error:
+                if self._is_fatal(error):
+                    raise
                 return error
             finally:
                 self._progress.image()
@@ -239,6 +239,18 @@ class _Push:
             image: (self.target(image).repository, self.target(image).tag)
             for image in self._reader.plan.images
         }
+
+
+_DOWN = frozenset({None, 429, 502, 503, 504})
+"""What says, after all retries, that the whole registry is down, and not one repository."""
+
+
+def _says_registry_is_down(error: AirgapError) -> bool:
+    return isinstance(error, Unreachable) and error.status in _DOWN
+
+
+def _always(error: AirgapError) -> bool:
+    return True
 
 
 def place_images(

@@ -70,13 +70,13 @@ def transfer(
     workers: int,
     progress: Progress,
     stop: threading.Event,
-    fatal: tuple[type[AirgapError], ...] = (),
+    is_fatal: Callable[[AirgapError], bool] = lambda error: False,
     skip: frozenset[int] = frozenset(),
 ) -> Outcome:
     """Copy images; one that fails does not stop the others.
 
-    ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what is
-    named ``fatal`` end the transfer: what is under way is awaited, then the error is raised.
+    ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what
+    ``is_fatal`` end the transfer: what is under way is awaited, then the error is raised.
     """
     job = _Job(plan, images, source, destination, progress, skip)
     with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
@@ -93,7 +93,9 @@ def transfer(
                     error = future.exception()
                     if error is not None and not isinstance(error, AirgapError):
                         raise error
-                    if isinstance(error, (StorageError, Interrupted, *fatal)):
+                    if error is None:
+                        task.settle(None)
+                    elif isinstance(error, StorageError | Interrupted) or is_fatal(error):
                         end = end or error
                     else:
                         task.settle(error)

@@ -52,7 +52,7 @@ def _run(
     *,
     workers: int = 4,
     stop: threading.Event | None = None,
-    fatal: tuple[type[AirgapError], ...] = (),
+    is_fatal: Callable[[AirgapError], bool] = lambda error: False,
     progress: Silent | None = None,
 ) -> tuple[Plan, Outcome]:
     plan = content.plan()
@@ -64,7 +64,7 @@ def _run(
         workers=workers,
         progress=progress or SILENT,
         stop=stop or threading.Event(),
-        fatal=fatal,
+        is_fatal=is_fatal,
     )
     return plan, outcome
 
@@ -120,7 +120,7 @@ def test_an_image_that_cannot_be_put_costs_itself() -> None:
 def test_what_is_fatal_ends_the_transfer(error: AirgapError) -> None:
     shelf = Shelf(failing={"quay.io/lab/image-1:v1": error})
     with pytest.raises(type(error)):
-        _run(some_content(), shelf, fatal=(Unreachable,))
+        _run(some_content(), shelf, is_fatal=lambda e: isinstance(e, Unreachable))
 
 
 def test_a_bug_is_not_taken_for_a_missing_image() -> None:

@@ -189,7 +189,7 @@ class ArchiveWriter:
         check = Check(blob.digest, blob.size)
         self._rehash(check, start, self._held.get(number, 0))
         noted = check.seen
-        for piece in read(check.seen):
+        for piece in read(check.seen) if check.seen < blob.size else ():
             offset = start + check.seen
             check.update(piece)
             with storage_errors(self._partial):
@@ -201,6 +201,8 @@ class ArchiveWriter:
                 self._state.written(number, check.seen)
                 noted = check.seen
         check.finish()
+        # Until the next flip only this tells a later run that nothing is left to fetch.
+        self._state.written(number, blob.size)
 
     def _rehash(self, check: Check, start: int, held: int) -> None:
         held = min(held, check.size)

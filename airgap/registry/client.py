@@ -114,7 +114,9 @@ class RegistryClient:
         target = full.tag if full.digest is None else str(full.digest)
 
         def fetch(place: Place) -> FetchedManifest:
-            return self._fetch_manifest(self._scope(place, _PULL), target, full.digest)
+            moved = place.repository != full.repository
+            what = f"{reference} at {place.repository}" if moved else str(reference)
+            return self._fetch_manifest(self._scope(place, _PULL), target, full.digest, what)
 
         return self._first(self._places(full), fetch)
 
@@ -235,7 +237,8 @@ class RegistryClient:
             digest = Digest.parse(target)
         except MalformedDigest:
             digest = None
-        return self._fetch_manifest(self._own(repository, self._reading), target, digest)
+        scope = self._own(repository, self._reading)
+        return self._fetch_manifest(scope, target, digest, _named(repository, target))
 
     def manifest_digest(self, repository: Repository, target: str) -> Digest | None:
         """Return the digest of what is under a tag or a digest, None when nothing is there."""
@@ -301,8 +304,9 @@ class RegistryClient:
         if isinstance(error, Unreachable):
             self._unreachable.add(place.repository.host)
 
-    def _fetch_manifest(self, scope: Scope, target: str, digest: Digest | None) -> FetchedManifest:
-        what = _named(scope.repository, target)
+    def _fetch_manifest(
+        self, scope: Scope, target: str, digest: Digest | None, what: str
+    ) -> FetchedManifest:
         call = Call(scope, "GET", f"manifests/{target}", what, headers=_ACCEPT)
 
         def fetch() -> FetchedManifest:
