@@ -303,7 +303,8 @@ class Transport:
                 body.close()
         self._silent_since.pop(host, None)
         answer = Answer(raw, request, self.clock)
-        _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
             self._rest(host, answer)
         return answer
