@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airgap import __version__, mapping
-from airgap.archive.audit import audit
+from airgap.archive.audit import audit, check_references
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import (
     HOLES,
@@ -20,9 +20,15 @@ from airgap.errors import (
     Unreachable,
     worst,
 )
-from airgap.manifests import ManifestsOptions, Written, reasons, write_manifests
+from airgap.manifests import (
+    ManifestsOptions,
+    Written,
+    prepare_manifests,
+    reasons,
+    write_manifests,
+)
 from airgap.mapping import mapping_text
-from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
+from airgap.plan import Image, Missing, blob_holes, counted, missing, plan_holes
 from airgap.progress import SILENT
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
@@ -64,11 +70,15 @@ class ImportResult:
     files: tuple[str, ...]
     errors: tuple[AirgapError, ...] = field(default=(), repr=False)
 
+    def status(self, *, skip_missing: bool = False) -> int:
+        """Return 0, 3 with holes (with ``skip_missing`` not-found is none), or the failures'."""
+        holes = [HOLES] if counted(self.missing, skip_missing=skip_missing) else []
+        return worst([*(error.exit_status for error in self.errors), *holes])
+
     @property
     def exit_status(self) -> int:
         """0, 3 with holes, or the status of the failures."""
-        holes = [HOLES] if self.missing else []
-        return worst([*(error.exit_status for error in self.errors), *holes])
+        return self.status()
 
 
 def import_archive(
@@ -103,14 +113,18 @@ def import_archive(
         _refuse_hole_in_catalog(reader, holes)
         if verify_first:
             _refuse_damage(reader, progress)
+        damaged = _damaged_images(reader)
         places = place_images(reader.plan, prefix, max_components)
+        options = manifests or ManifestsOptions()
+        prepare_manifests(options, reader.id, _asked(reader.plan), places)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
             is_fatal = _says_registry_is_down if continue_on_error else _always
             push = _Push(reader, places, client, access.connections, is_fatal, progress, stop)
+            push.failed |= damaged
             push.run(_without(reader.plan.images, holes), force_tags=force_tags)
         holes = [*plan_holes(reader.plan, {}), *holes]
-        written = _write_manifests(reader, push, prefix, holes, manifests or ManifestsOptions())
+        written = _write_manifests(reader, push, prefix, holes, options)
         return _result(reader, prefix, push, holes, written)
 
 
@@ -165,9 +179,10 @@ class _Push:
         self.manifests_sent = 0
 
     def run(self, images: Sequence[Image], *, force_tags: bool) -> None:
-        """Push images, the catalogs after all others."""
+        """Push images that have not failed already, the catalogs after all others."""
         plan = self._reader.plan
         catalogs = {plan.images[number] for number in plan.catalog_images}
+        images = [image for image in images if image not in self.failed]
         tags_set = self._survey_tags(images, force_tags)
         ready = [image for image in images if image not in self.failed]
         destination = RegistryDestination(
@@ -272,6 +287,35 @@ def place_images(
     return mapping.assign(others, destination, catalogs=catalogs, max_components=max_components)
 
 
+def _asked(plan: Plan) -> list[ImageReference]:
+    return [ImageReference.parse(text) for text in plan.question.catalogs]
+
+
+def _damaged_images(reader: ArchiveReader) -> dict[Image, AirgapError]:
+    """Find the images whose manifests are damaged, or are not what the inventory says.
+
+    Raises ArchiveError when a catalog is among them: it would be pushed for nothing.
+    """
+    bad: dict[int, AirgapError] = {}
+    for number in range(len(reader.plan.manifests)):
+        try:
+            raw = reader.manifest(number)
+        except IntegrityError as error:
+            bad[number] = error
+        else:
+            for problem in check_references(reader, number, raw):
+                bad[number] = IntegrityError(f"{reader.path}: {problem.message}")
+    damaged: dict[Image, AirgapError] = {}
+    for position, image in enumerate(reader.plan.images if bad else ()):
+        for number in reader.plan.manifests_of(image):
+            if number not in bad:
+                continue
+            if position in reader.plan.catalog_images:
+                raise ArchiveError(f"{bad[number].message}; it is the catalog {image.reference}")
+            damaged[image] = bad[number]
+    return damaged
+
+
 def _refuse_hole_in_catalog(reader: ArchiveReader, holes: Sequence[Missing]) -> None:
     catalogs = {reader.plan.images[n].reference for n in reader.plan.catalog_images}
     for hole in holes:
@@ -334,7 +378,7 @@ def _write_manifests(
     return write_manifests(
         options,
         archive=reader.id,
-        asked=[ImageReference.parse(text) for text in plan.question.catalogs],
+        asked=_asked(plan),
         arrived=[push.target(image) for image in arrived],
         catalogs=[(push.target(image), plan.manifests[image.root].digest) for image in catalogs],
         places=push.places,

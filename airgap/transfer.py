@@ -76,12 +76,16 @@ def transfer(
     """Copy images; one that fails does not stop the others.
 
     ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what
-    ``is_fatal`` end the transfer: what is under way is awaited, then the error is raised.
+    ``is_fatal`` end the transfer: what is under way is cut short, then the error is raised.
     """
-    job = _Job(plan, images, source, destination, progress, skip)
+    end: AirgapError | None = None
+
+    def ending() -> bool:
+        return end is not None or stop.is_set()
+
+    job = _Job(plan, images, source, destination, progress, skip, ending)
     with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
         running: dict[Future[None], _Task] = {}
-        end: AirgapError | None = None
         try:
             while running or (job.ready and end is None):
                 while job.ready and end is None and len(running) < workers:
@@ -153,7 +157,9 @@ class _Job:
         destination: Destination,
         progress: Progress,
         skip: frozenset[int],
+        ending: Callable[[], bool],
     ) -> None:
+        self.ending = ending
         self.plan = plan
         self.source = source
         self.destination = destination
@@ -247,6 +253,8 @@ class _BlobTask:
     def _read(self, offset: int) -> Iterator[bytes]:
         self._count(offset)
         for piece in self._job.source.blob(self._blob, offset):
+            if self._job.ending():
+                raise Interrupted
             yield piece
             self._count(self._counted + len(piece))
 

@@ -156,13 +156,18 @@ def test_a_registry_that_is_down_is_out_of_reach(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(401, "login"), (403, "answers 403"), (404, "answers 404"), (418, "answers 418")],
+    [(401, "log in"), (403, "answers 403"), (404, "answers 404"), (418, "answers 418")],
 )
 def test_a_registry_that_refuses_the_catalog_ends_the_export(
     site: Site, status: int, words: str
 ) -> None:
     site.upstream.fault("GET", CATALOG_MANIFEST, answer(status))
-    assert_refused(site.export(), 5, f"{site.upstream.host}/quay.io/lab/catalog:v1", words)
+    assert_refused(
+        site.export(),
+        5,
+        f"quay.io/lab/catalog:v1 at {site.upstream.host}/quay.io/lab/catalog",
+        words,
+    )
     assert_nothing_made(site)
 
 

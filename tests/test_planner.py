@@ -10,6 +10,7 @@ from airgap.archive.work import Work
 from airgap.errors import (
     AccessDenied,
     AirgapError,
+    Blocked,
     CatalogError,
     IntegrityError,
     Interrupted,
@@ -90,7 +91,7 @@ def _survey(
         (RegistryError("x"), Reason.REFUSED),
         (IntegrityError("x"), Reason.WRONG_CONTENT),
         (MalformedContent("x"), Reason.MALFORMED_CONTENT),
-        (UsageError("x"), Reason.BLOCKED),
+        (Blocked("x"), Reason.BLOCKED),
         (UnsupportedContent("x", reason="sha512"), Reason.SHA512),
         (UnsupportedContent("x", reason="foreign-layer"), Reason.FOREIGN_LAYER),
     ],
@@ -101,7 +102,7 @@ def test_every_kind_of_error_has_its_word(error: AirgapError, reason: Reason) ->
 
 
 def test_every_word_is_used() -> None:
-    kinds = (MalformedReference, NotFound, AccessDenied, Unreachable, RegistryError, UsageError)
+    kinds = (MalformedReference, NotFound, AccessDenied, Unreachable, RegistryError, Blocked)
     words = {reason_for(kind("x")) for kind in (*kinds, IntegrityError, MalformedContent)}
     assert words | {Reason.SHA512, Reason.FOREIGN_LAYER} == set(Reason)
 

@@ -20,6 +20,7 @@ NAMES = {
     "AccessDenied",
     "AirgapError",
     "ArchiveError",
+    "Blocked",
     "Busy",
     "CatalogError",
     "Damage",

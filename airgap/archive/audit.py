@@ -36,7 +36,7 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
         except IntegrityError:
             yield Problem(f"manifest {manifest.digest} is damaged", (number,))
         else:
-            yield from _check_references(reader, number, raw)
+            yield from check_references(reader, number, raw)
         yield from _check_padding(reader, reader.layout.manifest(number), (number,), ())
         progress.advance(manifest.size)
     for number, blob in enumerate(reader.plan.blobs):
@@ -50,7 +50,8 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
         progress.advance(blob.size)
 
 
-def _check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:
+def check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:
+    """Yield a problem when a manifest's bytes refer to other content than the inventory says."""
     plan = reader.plan
     manifest = plan.manifests[number]
     try:

@@ -235,12 +235,21 @@ def _sha256(value: Any) -> Digest:
 
 
 def _check_numbers(plan: Plan) -> None:
+    depths: list[int] = []
     for number, manifest in enumerate(plan.manifests):
         # A child comes before its index; this also makes every walk end.
         _check_below(manifest.children, number, "manifest")
         _check_below(manifest.blobs, len(plan.blobs), "blob")
+        depths.append(1 + max((depths[child] for child in manifest.children), default=0))
+        if depths[-1] > limits.INDEX_DEPTH + 1:
+            raise ValueError("indexes are nested too deeply")
+    if plan.content_bytes > limits.CONTENT:
+        raise ValueError(f"its content would have {plan.content_bytes} bytes")
     for image in plan.images:
         _check_below((image.root,), len(plan.manifests), "manifest")
+        digest = ImageReference.parse(image.reference).digest
+        if digest not in (None, plan.manifests[image.root].digest):
+            raise ValueError(f"{image.reference} has another digest as its root")
         _check_below(image.bundles, len(plan.bundles), "bundle")
     for hole in plan.holes:
         _check_below(hole.bundles, len(plan.bundles), "bundle")

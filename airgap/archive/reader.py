@@ -133,10 +133,10 @@ class ArchiveReader:
         if problems := list(self.check_head()):
             shown = "; ".join(problem.message for problem in problems[:3])
             more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise ArchiveError(
-                f"{self.path}: damaged: {shown}{more}",
-                hint=f"Run `airgap verify {self.path}` for the whole list, and copy it again.",
-            )
+            hint = f"Run `airgap verify {self.path}` for the whole list, and copy it again."
+            if not self.finished:
+                hint = f"Remove {self.path.name} with its .state, and run the export again."
+            raise ArchiveError(f"{self.path}: damaged: {shown}{more}", hint=hint)
 
     def manifest(self, number: int) -> bytes:
         """Return a manifest's bytes. Raises IntegrityError when they are damaged."""
@@ -192,13 +192,11 @@ class ArchiveReader:
 
 
 def _open(path: Path) -> int:
-    try:
-        with storage_errors(path):
+    with storage_errors(path):
+        try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except Exception as error:
-        if not path.exists():
+        except FileNotFoundError as error:
             raise _absent(path) from error
-        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UsageError(f"{path}: not a file")

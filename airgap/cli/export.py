@@ -12,7 +12,7 @@ from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.errors import HOLES
 from airgap.exporter import export, plan_export
-from airgap.plan import MISSING_BLOB
+from airgap.plan import MISSING_BLOB, counted
 
 if TYPE_CHECKING:
     from airgap.exporter import ExportResult
@@ -87,7 +87,7 @@ def export_command(
             catalogs, archive, access=access, platform=platform, recheck=recheck,
             continue_on_error=continue_on_error, progress=progress, stop=stop,
         )  # fmt: skip
-    status = HOLES if report.counting(result.missing, skip_missing=skip_missing) else 0
+    status = result.status(skip_missing=skip_missing)
     if output_format == "json":
         report.echo_json("export", status, result)
     else:
@@ -117,7 +117,7 @@ def _print(result: ExportResult) -> None:
 
 def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> int:
     plan, missing = survey.plan, survey.missing
-    status = HOLES if report.counting(missing, skip_missing=skip_missing) else 0
+    status = HOLES if counted(missing, skip_missing=skip_missing) else 0
     if output_format == "json":
         report.echo_json(
             "export --dry-run",

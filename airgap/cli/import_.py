@@ -11,10 +11,11 @@ from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.cluster import LARGEST_DOCUMENT, Scope
-from airgap.errors import HOLES, worst
+from airgap.errors import HOLES
 from airgap.importer import import_archive, plan_import
 from airgap.manifests import ManifestsOptions
 from airgap.mapping import DEFAULT_COMPONENTS
+from airgap.plan import counted
 
 if TYPE_CHECKING:
     from airgap.importer import ImportPlan, ImportResult
@@ -125,8 +126,7 @@ def import_command(
             progress=progress,
             stop=stop,
         )
-    counted = report.counting(result.missing, skip_missing=skip_missing)
-    status = worst([*(error.exit_status for error in result.errors), *([HOLES] if counted else [])])
+    status = result.status(skip_missing=skip_missing)
     if output_format == "json":
         report.echo_json("import", status, result)
     else:
@@ -135,7 +135,7 @@ def import_command(
 
 
 def _print_plan(plan: ImportPlan, output_format: str, skip_missing: bool) -> int:
-    status = HOLES if report.counting(plan.missing, skip_missing=skip_missing) else 0
+    status = HOLES if counted(plan.missing, skip_missing=skip_missing) else 0
     if output_format == "json":
         report.echo_json("import --dry-run", status, plan)
     else:

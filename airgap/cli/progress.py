@@ -152,9 +152,9 @@ def progress_for(stream: TextIO) -> Progress:
 def print_line(stream: TextIO, message: str) -> None:
     """Write one whole line, so that lines of several threads do not mix.
 
-    That nobody reads it any more is no reason to stop the work.
+    That nobody reads it any more, or that it has no room, is no reason to stop the work.
     """
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         stream.write(message + "\n")
         stream.flush()
 

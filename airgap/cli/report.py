@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from airgap.plan import Missing
 
 SHOWN_BUNDLES = 6
-NOT_FOUND = "not-found"
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
@@ -42,7 +41,7 @@ def echo(line: str = "", *, err: bool = False) -> None:
 def echo_json(command: str, status: int, result: Any) -> None:
     """Print a result as one JSON document."""
     document = {"command": command, "exit_status": status} | plain(result)
-    echo(json.dumps(document, indent=2, ensure_ascii=False))
+    echo(json.dumps(document, indent=2))
 
 
 def echo_error(error: AirgapError, output_format: str, status: int) -> None:
@@ -57,7 +56,7 @@ def echo_error(error: AirgapError, output_format: str, status: int) -> None:
 def echo_json_error(status: int, message: str, hint: str | None = None) -> None:
     """Print an error as one JSON document."""
     document = {"exit_status": status, "error": message, "hint": hint}
-    echo(json.dumps(document, indent=2, ensure_ascii=False))
+    echo(json.dumps(document, indent=2))
 
 
 def echo_missing(title: str, missing: Sequence[Missing]) -> None:
@@ -73,11 +72,6 @@ def echo_missing(title: str, missing: Sequence[Missing]) -> None:
         if image.bundles:
             packages = ", ".join(map(printable, image.packages)) or "no package"
             echo(f"    needed by {_some(image.bundles)} ({packages})")
-
-
-def counting(missing: Sequence[Missing], *, skip_missing: bool) -> list[Missing]:
-    """Return the holes that make a run incomplete."""
-    return [image for image in missing if not (skip_missing and image.reason == NOT_FOUND)]
 
 
 def lines_printable(text: str) -> str:

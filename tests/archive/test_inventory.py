@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airgap import limits
 from airgap.archive import inventory
 from airgap.digest import Digest
 from airgap.errors import ArchiveError
@@ -26,7 +27,7 @@ def plans(draw: st.DrawFn) -> Plan:
     st.from_regex(r"[a-z]{1,8}\.io(/[a-z0-9]{1,5}){1,2}:[a-z]{1,5}", fullmatch=True)
     digests = draw(st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=12))
     half = len(digests) // 2
-    sizes = st.integers(0, 1 << 50)
+    sizes = st.integers(0, limits.BLOB)
     blobs = tuple(Blob(Digest("sha256", d.hex()), draw(sizes)) for d in digests[:half])
     manifests: list[Manifest] = []
     for raw in digests[half:]:
