@@ -145,17 +145,26 @@ def catalog_sources(catalogs: Sequence[tuple[Target, Digest]]) -> str:
     """Return a CatalogSource for each catalog, pinned to its digest; "" for none.
 
     OLM names a Service and labels a Pod after one, so names are narrower than elsewhere.
-    Catalogs of one name, such as two versions of an index, have their tag in it too.
+    Catalogs of one name have their tag in it too, as two versions of an index; and their
+    repository, where that does not tell them apart either.
     """
-    names = [_service_name(target.source) for target, _ in catalogs]
     documents = [
-        _catalog_source(
-            name if names.count(name) == 1 else _service_name(target.source, target.tag),
-            f"{target.repository}@{digest}",
-        )
-        for name, (target, digest) in zip(names, catalogs, strict=True)
+        _catalog_source(name, f"{target.repository}@{digest}")
+        for name, (target, digest) in zip(_names([t for t, _ in catalogs]), catalogs, strict=True)
     ]
     return "---\n".join(documents)
+
+
+def _names(targets: Sequence[Target]) -> list[str]:
+    choices = (
+        [_service_name(target.source.name) for target in targets],
+        [_service_name(target.source.name, target.tag) for target in targets],
+        [_service_name(target.repository.path, target.tag) for target in targets],
+    )
+    for names in choices:
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name[:50]}-{number}" for number, name in enumerate(choices[-1])]
 
 
 def _catalog_source(name: str, image: str) -> str:
@@ -178,13 +187,13 @@ def resource_name(catalog: ImageReference) -> str:
     return name[: _SUBDOMAIN_LENGTH - len("-9999")].rstrip("-.")
 
 
-def _service_name(catalog: ImageReference, tag: str = "") -> str:
-    """Return a catalog's name as a label of RFC 1035: no dots, and a letter in front."""
-    name = re.sub("[._]", "-", resource_name(catalog))
-    if name[0].isdigit():
-        name = f"cs-{name}"
+def _service_name(name: str, tag: str = "") -> str:
+    """Return a name as a label of RFC 1035: no dots, and a letter in front."""
+    label = re.sub("[/._]", "-", name)
+    if label[0].isdigit():
+        label = f"cs-{label}"
     behind = re.sub("[^a-z0-9]+", "-", f"-{tag}".lower()).rstrip("-") if tag else ""
-    return f"{name[: _LABEL_LENGTH - len(behind)].rstrip('-')}{behind}"[:_LABEL_LENGTH].rstrip("-")
+    return f"{label[: _LABEL_LENGTH - len(behind)].rstrip('-')}{behind}"[:_LABEL_LENGTH].rstrip("-")
 
 
 def _by_digest(targets: Iterable[Target]) -> Iterable[Target]:

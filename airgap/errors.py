@@ -4,6 +4,7 @@
     ├── UsageError                  2  the command, a flag or a configuration file is wrong
     │   ├── MalformedReference      2  text that is no image reference
     │   ├── MalformedDigest         2  text that is no digest
+    │   ├── Blocked                 2  registries.conf lets nothing come from there
     │   └── Busy                    2  another process holds the archive
     ├── Refused                     4  content or format is not what it must be
     │   ├── IntegrityError          4  bytes differ from the digest or size that was promised
@@ -53,6 +54,10 @@ class MalformedReference(UsageError):
 
 class MalformedDigest(UsageError):
     """Text that is no digest."""
+
+
+class Blocked(UsageError):
+    """registries.conf blocks a registry, or maps an image to no repository."""
 
 
 class Busy(UsageError):
@@ -116,6 +121,9 @@ class Interrupted(AirgapError):
     """The run was asked to stop, and stopped; the same command continues."""
 
     exit_status = 130
+
+    def __init__(self, message: str = "interrupted") -> None:
+        super().__init__(message, hint="Run the same command again to continue.")
 
 
 HOLES = 3

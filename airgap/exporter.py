@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
-from airgap.errors import HOLES, AirgapError, RegistryError, UsageError
-from airgap.plan import Missing, Plan, Question, blob_holes, plan_holes
+from airgap.errors import HOLES, IntegrityError, RegistryError, UsageError
+from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
 from airgap.reference import ImageReference
@@ -49,10 +50,14 @@ class ExportResult:
     fetched_bytes: int
     missing: tuple[Missing, ...]
 
+    def status(self, *, skip_missing: bool = False) -> int:
+        """Return 3 when there are holes, else 0; with ``skip_missing`` not-found is none."""
+        return HOLES if counted(self.missing, skip_missing=skip_missing) else 0
+
     @property
     def exit_status(self) -> int:
         """3 when there are holes, else 0."""
-        return HOLES if self.missing else 0
+        return self.status()
 
 
 def export(
@@ -79,7 +84,7 @@ def export(
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = Question(tuple(dict.fromkeys(catalogs)), platform)
+    question = _question(catalogs, platform)
     references = [ImageReference.parse(text) for text in catalogs]
     access, stop = access or Access(), stop or threading.Event()
     hosts = {reference.repository.host for reference in references}
@@ -116,7 +121,7 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = Question(tuple(dict.fromkeys(catalogs)), platform)
+    question = _question(catalogs, platform)
     hosts = {ImageReference.parse(text).repository.host for text in catalogs}
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(hosts, stop) as client, _claim(output):
@@ -129,15 +134,22 @@ def plan_export(
         return run.ask(Work(work_path(output)))
 
 
+def _question(catalogs: Sequence[str], platform: str) -> Question:
+    if not catalogs:
+        raise UsageError("no catalog is named: there is nothing to export")
+    return Question(tuple(dict.fromkeys(catalogs)), platform)
+
+
 @contextmanager
 def _claim(output: Path) -> Iterator[State]:
     if not output.parent.is_dir():
-        raise UsageError(f"{output}: the directory {output.parent} does not exist")
+        raise UsageError(f"{output}: there is no directory {output.parent}")
     state = State(output)
     try:
         yield state
     finally:
-        unfinished = partial_path(output).exists() or work_path(output).exists()
+        # Path.exists raises on a medium that has gone, and would hide why the run ended.
+        unfinished = any(os.path.exists(p) for p in (partial_path(output), work_path(output)))  # noqa: PTH110
         state.release(finished=not unfinished)
 
 
@@ -207,17 +219,24 @@ class _Run:
             total_images=len(plan.images),
         )
         try:
-            return transfer(
+            source = RegistrySource(self.client, plan)
+            outcome = transfer(
                 plan,
                 plan.images,
-                RegistrySource(self.client, plan),
+                source,
                 archive,
                 workers=self.workers,
                 progress=self.progress,
                 stop=self.stop,
-                fatal=() if self.continue_on_error else (AirgapError,),
+                is_fatal=lambda error: not self.continue_on_error,
                 skip=frozenset(range(len(plan.blobs))) - frozenset(missing),
             )
+            for number, error in outcome.failed_blobs.items():
+                if isinstance(error, IntegrityError):
+                    # A hash knows what is wrong, and not where it came from.
+                    told = f"{source.origin(plan.blobs[number])}: {error.message}"
+                    outcome.failed_blobs[number] = IntegrityError(told)
+            return outcome
         finally:
             self.progress.finish()
             archive.save()
@@ -240,7 +259,7 @@ class _Run:
             asked = ", ".join(plan.question.catalogs)
             raise UsageError(
                 f"{self.output}: was begun for {asked} ({plan.question.platform})",
-                hint="Give another -o FILE, or remove this archive and its .partial and .state.",
+                hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
             )
 
     def _say_what_moved(self, pins: dict[str, Digest]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airgap import __version__, mapping
-from airgap.archive.audit import audit
+from airgap.archive.audit import audit, check_references
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import (
     HOLES,
@@ -20,9 +20,15 @@ from airgap.errors import (
     Unreachable,
     worst,
 )
-from airgap.manifests import ManifestsOptions, Written, reasons, write_manifests
+from airgap.manifests import (
+    ManifestsOptions,
+    Written,
+    prepare_manifests,
+    reasons,
+    write_manifests,
+)
 from airgap.mapping import mapping_text
-from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
+from airgap.plan import Image, Missing, blob_holes, counted, missing, plan_holes
 from airgap.progress import SILENT
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
@@ -31,7 +37,7 @@ from airgap.registry.destination import RegistryDestination
 from airgap.transfer import Outcome, in_parallel, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from airgap.digest import Digest
@@ -64,11 +70,15 @@ class ImportResult:
     files: tuple[str, ...]
     errors: tuple[AirgapError, ...] = field(default=(), repr=False)
 
+    def status(self, *, skip_missing: bool = False) -> int:
+        """Return 0, 3 with holes (with ``skip_missing`` not-found is none), or the failures'."""
+        holes = [HOLES] if counted(self.missing, skip_missing=skip_missing) else []
+        return worst([*(error.exit_status for error in self.errors), *holes])
+
     @property
     def exit_status(self) -> int:
         """0, 3 with holes, or the status of the failures."""
-        holes = [HOLES] if self.missing else []
-        return worst([*(error.exit_status for error in self.errors), *holes])
+        return self.status()
 
 
 def import_archive(
@@ -103,31 +113,44 @@ def import_archive(
         _refuse_hole_in_catalog(reader, holes)
         if verify_first:
             _refuse_damage(reader, progress)
+        damaged = _damaged_images(reader)
         places = place_images(reader.plan, prefix, max_components)
+        options = manifests or ManifestsOptions()
+        prepare_manifests(options, reader.id, _asked(reader.plan), places)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
-            fatal = (Unreachable,) if continue_on_error else (AirgapError,)
-            push = _Push(reader, places, client, access.connections, fatal, progress, stop)
+            is_fatal = _says_registry_is_down if continue_on_error else _always
+            push = _Push(reader, places, client, access.connections, is_fatal, progress, stop)
+            push.failed |= damaged
             push.run(_without(reader.plan.images, holes), force_tags=force_tags)
         holes = [*plan_holes(reader.plan, {}), *holes]
-        written = _write_manifests(reader, push, prefix, holes, manifests or ManifestsOptions())
+        written = _write_manifests(reader, push, prefix, holes, options)
         return _result(reader, prefix, push, holes, written)
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What an import would put where: the lines of its mapping.txt, and what it would lack."""
+
+    mapping: tuple[str, ...]
+    missing: tuple[Missing, ...]
 
 
 def plan_import(
     archive: Path, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
-) -> str:
-    """Return the mapping.txt that an import would write if everything arrived.
+) -> ImportPlan:
+    """Say what an import would do; no request is made.
 
-    No request is made. Raises what ``import_archive`` raises before its first request.
+    Raises what ``import_archive`` raises before its first request.
     """
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
-        holes = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
-        _refuse_hole_in_catalog(reader, holes)
+        blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
+        _refuse_hole_in_catalog(reader, blobs)
         places = place_images(reader.plan, prefix, max_components)
-        return mapping_text(places, reasons([*plan_holes(reader.plan, {}), *holes]))
+        holes = (*plan_holes(reader.plan, {}), *blobs)
+        return ImportPlan(tuple(mapping_text(places, reasons(holes)).splitlines()), holes)
 
 
 class _Push:
@@ -139,11 +162,11 @@ class _Push:
         places: Mapping,
         client: RegistryClient,
         workers: int,
-        fatal: tuple[type[AirgapError], ...],
+        is_fatal: Callable[[AirgapError], bool],
         progress: Progress,
         stop: threading.Event,
     ) -> None:
-        self._fatal = fatal
+        self._is_fatal = is_fatal
         self._reader = reader
         self.places = places
         self._client = client
@@ -156,9 +179,10 @@ class _Push:
         self.manifests_sent = 0
 
     def run(self, images: Sequence[Image], *, force_tags: bool) -> None:
-        """Push images, the catalogs after all others."""
+        """Push images that have not failed already, the catalogs after all others."""
         plan = self._reader.plan
         catalogs = {plan.images[number] for number in plan.catalog_images}
+        images = [image for image in images if image not in self.failed]
         tags_set = self._survey_tags(images, force_tags)
         ready = [image for image in images if image not in self.failed]
         destination = RegistryDestination(
@@ -189,7 +213,7 @@ class _Push:
             workers=self._workers,
             progress=self._progress,
             stop=self._stop,
-            fatal=self._fatal,
+            is_fatal=self._is_fatal,
         )
         self.outcomes.append(outcome)
         self.arrived += outcome.images
@@ -203,9 +227,9 @@ class _Push:
             target = self.target(image)
             try:
                 return self._client.manifest_digest(target.repository, target.tag)
-            except self._fatal:
-                raise
             except RegistryError as error:
+                if self._is_fatal(error):
+                    raise
                 return error
             finally:
                 self._progress.image()
@@ -232,6 +256,18 @@ class _Push:
         }
 
 
+_DOWN = frozenset({None, 429, 502, 503, 504})
+"""What says, after all retries, that the whole registry is down, and not one repository."""
+
+
+def _says_registry_is_down(error: AirgapError) -> bool:
+    return isinstance(error, Unreachable) and error.status in _DOWN
+
+
+def _always(error: AirgapError) -> bool:
+    return True
+
+
 def place_images(
     plan: Plan, destination: DestinationPrefix, max_components: int = mapping.DEFAULT_COMPONENTS
 ) -> Mapping:
@@ -251,6 +287,35 @@ def place_images(
     return mapping.assign(others, destination, catalogs=catalogs, max_components=max_components)
 
 
+def _asked(plan: Plan) -> list[ImageReference]:
+    return [ImageReference.parse(text) for text in plan.question.catalogs]
+
+
+def _damaged_images(reader: ArchiveReader) -> dict[Image, AirgapError]:
+    """Find the images whose manifests are damaged, or are not what the inventory says.
+
+    Raises ArchiveError when a catalog is among them: it would be pushed for nothing.
+    """
+    bad: dict[int, AirgapError] = {}
+    for number in range(len(reader.plan.manifests)):
+        try:
+            raw = reader.manifest(number)
+        except IntegrityError as error:
+            bad[number] = error
+        else:
+            for problem in check_references(reader, number, raw):
+                bad[number] = IntegrityError(f"{reader.path}: {problem.message}")
+    damaged: dict[Image, AirgapError] = {}
+    for position, image in enumerate(reader.plan.images if bad else ()):
+        for number in reader.plan.manifests_of(image):
+            if number not in bad:
+                continue
+            if position in reader.plan.catalog_images:
+                raise ArchiveError(f"{bad[number].message}; it is the catalog {image.reference}")
+            damaged[image] = bad[number]
+    return damaged
+
+
 def _refuse_hole_in_catalog(reader: ArchiveReader, holes: Sequence[Missing]) -> None:
     catalogs = {reader.plan.images[n].reference for n in reader.plan.catalog_images}
     for hole in holes:
@@ -267,7 +332,7 @@ def _refuse_damage(reader: ArchiveReader, progress: Progress) -> None:
     progress.finish()
     if found:
         raise ArchiveError(
-            f"{reader.path}: damaged in {len(found)} places, the first: {found[0]}",
+            f"{reader.path}: damaged, {len(found)} problems, the first: {found[0]}",
             hint=f"Run `airgap verify {reader.path}` for the whole list, and copy it again.",
         )
 
@@ -313,7 +378,7 @@ def _write_manifests(
     return write_manifests(
         options,
         archive=reader.id,
-        asked=[ImageReference.parse(text) for text in plan.question.catalogs],
+        asked=_asked(plan),
         arrived=[push.target(image) for image in arrived],
         catalogs=[(push.target(image), plan.manifests[image.root].digest) for image in catalogs],
         places=push.places,

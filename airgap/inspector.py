@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airgap.archive.reader import ArchiveReader
-from airgap.errors import HOLES
+from airgap.errors import HOLES, ArchiveError
 from airgap.plan import Missing, blob_holes, plan_holes
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ class ImageSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an archive holds; sizes in bytes."""
+    """What an archive holds; sizes in bytes.
+
+    ``damage`` is what shows without reading content: a file cut short, damaged headers.
+    """
 
     archive: Path
     id: Digest
@@ -63,11 +66,14 @@ class Inspection:
     manifests: int
     blobs: int
     content_size: int
+    damage: tuple[str, ...]
     missing: tuple[Missing, ...]
 
     @property
     def exit_status(self) -> int:
-        """3 when there are holes, else 0."""
+        """4 when the archive is seen to be damaged, 3 when there are holes, else 0."""
+        if self.damage:
+            return ArchiveError.exit_status
         return HOLES if self.missing else 0
 
 
@@ -88,6 +94,7 @@ def inspect(archive: Path) -> Inspection:
             manifests=len(plan.manifests),
             blobs=len(plan.blobs),
             content_size=plan.content_bytes,
+            damage=tuple(problem.message for problem in reader.check_head()),
             missing=(*plan_holes(plan, {}), *blob_holes(plan, dict.fromkeys(reader.holes, ""))),
         )
 

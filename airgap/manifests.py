@@ -6,6 +6,8 @@ into the same destination gives the same bytes.
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,37 @@ class Written:
     files: tuple[str, ...]
 
 
+def prepare_manifests(
+    options: ManifestsOptions, archive: Digest, asked: Sequence[ImageReference], places: Mapping
+) -> Path:
+    """Find out what would be refused at the end, before anything is pushed.
+
+    Returns the directory, which need not exist yet. Raises StorageError where it cannot be
+    written, and UsageError for a size limit that a single entry exceeds.
+    """
+    name = cluster.resource_name(asked[0])
+    directory = options.directory or Path(f"manifests-{name}-{archive.hex[:8]}")
+    with storage_errors(directory):
+        _require_writable(directory)
+    _mirror_sets(options, name, list(places))
+    return directory
+
+
+def _mirror_sets(options: ManifestsOptions, name: str, targets: Sequence[Target]) -> dict[str, str]:
+    limit, idms_scope = options.max_icsp_size, options.idms_scope
+    return {
+        "imageContentSourcePolicy.yaml": cluster.image_content_source_policy(
+            name, targets, scope=options.icsp_scope, limit=limit
+        ),
+        "imageDigestMirrorSet.yaml": cluster.image_digest_mirror_set(
+            name, targets, scope=idms_scope, limit=limit
+        ),
+        "imageTagMirrorSet.yaml": cluster.image_tag_mirror_set(
+            name, targets, scope=idms_scope, limit=limit
+        ),
+    }
+
+
 def write_manifests(
     options: ManifestsOptions,
     *,
@@ -64,17 +97,10 @@ def write_manifests(
     ``asked`` names the directory and the mirror sets. Raises StorageError, and UsageError for
     a size limit that a single entry exceeds.
     """
-    name = cluster.resource_name(asked[0])
-    directory = options.directory or Path(f"manifests-{name}-{archive.hex[:8]}")
-    limit = options.max_icsp_size
-    icsp = cluster.image_content_source_policy(name, arrived, scope=options.icsp_scope, limit=limit)
-    idms = cluster.image_digest_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
-    itms = cluster.image_tag_mirror_set(name, arrived, scope=options.idms_scope, limit=limit)
+    directory = prepare_manifests(options, archive, asked, places)
     contents = {
         "mapping.txt": mapping_text(places, reasons(missing)),
-        "imageContentSourcePolicy.yaml": icsp,
-        "imageDigestMirrorSet.yaml": idms,
-        "imageTagMirrorSet.yaml": itms,
+        **_mirror_sets(options, cluster.resource_name(asked[0]), arrived),
         "catalogSource.yaml": cluster.catalog_sources(catalogs),
         "receipt.json": receipt.text(),
     }
@@ -83,6 +109,15 @@ def write_manifests(
     for file, content in contents.items():
         _replace(directory / file, content)
     return Written(directory, tuple(file for file, content in contents.items() if content))
+
+
+def _require_writable(directory: Path) -> None:
+    """Raise OSError where a directory cannot be made, or nothing be put into it."""
+    there = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def _replace(path: Path, content: str) -> None:

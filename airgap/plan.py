@@ -157,7 +157,7 @@ class Wanted:
 
 
 def in_order(wanted: Iterable[Wanted]) -> list[Wanted]:
-    """Return the order in which images are planned: catalogs as asked, then by reference."""
+    """Return the order in which images are planned: catalogs first, each group by reference."""
     return sorted(wanted, key=lambda want: (want.catalog is None, want.reference.encode()))
 
 
@@ -266,6 +266,11 @@ class Missing:
             "bundles": list(self.bundles),
             "packages": list(self.packages),
         }
+
+
+def counted(missing: Iterable[Missing], *, skip_missing: bool) -> list[Missing]:
+    """Return the holes that make a run incomplete: with ``skip_missing`` not those upstream."""
+    return [m for m in missing if not (skip_missing and m.reason == Reason.NOT_FOUND)]
 
 
 MISSING_BLOB = "missing-blob"

@@ -12,11 +12,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from airgap import limits
 from airgap import plan as planning
 from airgap.catalog import read as catalog_files
 from airgap.errors import (
     AccessDenied,
     AirgapError,
+    Blocked,
     CatalogError,
     IntegrityError,
     Interrupted,
@@ -154,6 +156,8 @@ class _Surveyor:
         manifest = parse_manifest(raw, variant.media_type, str(variant.digest))
         if not isinstance(manifest, Manifest):
             raise MalformedContent(f"{text}: {variant.digest} is an index")
+        if manifest.config.size > limits.MANIFEST:
+            raise MalformedContent(f"{text}: a configuration of {manifest.config.size} bytes")
         for blob in (manifest.config, *manifest.layers):
             self._fetch(reference, blob)
         with self._memory.open(manifest.config.digest) as config:
@@ -181,7 +185,8 @@ class _Surveyor:
             self._memory.keep(descriptor.digest, raw)
         if len(raw) != descriptor.size:
             raise IntegrityError(
-                f"{descriptor.digest}: {len(raw)} bytes, promised were {descriptor.size}"
+                f"{reference.pinned(descriptor.digest)}: {len(raw)} bytes, promised were"
+                f" {descriptor.size}"
             )
         return raw
 
@@ -189,7 +194,10 @@ class _Surveyor:
         def read(offset: int) -> Iterator[bytes]:
             return self._client.blob(reference.repository, blob.digest, blob.size, offset)
 
-        self._memory.fetch(blob.digest, blob.size, read)
+        try:
+            self._memory.fetch(blob.digest, blob.size, read)
+        except IntegrityError as error:
+            raise IntegrityError(f"{reference}: {error.message}", hint=error.hint) from error
 
     def _layer(self, layer: Descriptor) -> Layer:
         return Layer(str(layer.digest), lambda: self._memory.open(layer.digest))
@@ -203,7 +211,7 @@ _REASONS: tuple[tuple[type[AirgapError], Reason], ...] = (
     (RegistryError, Reason.REFUSED),
     (IntegrityError, Reason.WRONG_CONTENT),
     (MalformedContent, Reason.MALFORMED_CONTENT),
-    (UsageError, Reason.BLOCKED),
+    (Blocked, Reason.BLOCKED),
 )
 
 
@@ -214,6 +222,7 @@ def reason_for(error: AirgapError) -> Reason:
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason
+    # The operator's own configuration: no image is to blame.
     raise error
 
 
@@ -226,7 +235,10 @@ def _variant(nodes: Sequence[graph.Node], platform: str, text: str) -> Descripto
     leaves = [node.descriptor for node in nodes if not node.children]
     if len(nodes) == 1:
         return leaves[0]
-    pattern = re.compile(platform)
+    try:
+        pattern = re.compile(platform)
+    except re.error as error:
+        raise UsageError(f"{platform!r} is not a regular expression: {error}") from error
     fitting = [leaf for leaf in leaves if pattern.search(str(leaf.platform or ""))]
     if len(fitting) != 1:
         table = "\n".join(f"  {leaf.platform or '-'}  {leaf.digest}" for leaf in leaves)
@@ -241,7 +253,7 @@ def _wanted(offers: Sequence[_Offer]) -> list[Wanted]:
     wanted_by: dict[str, set[str]] = defaultdict(set)
     for offer in offers:
         for image, bundles in offer.found.catalog.wanted().items():
-            wanted_by[image].update(bundle.name for bundle in bundles)
+            wanted_by[_bounded(image)].update(_bounded(bundle.name) for bundle in bundles)
     catalogs = [
         Wanted(offer.reference, (), (offer.found.format, offer.found.path)) for offer in offers
     ]
@@ -258,5 +270,11 @@ def _bundles(offers: Sequence[_Offer]) -> list[planning.Bundle]:
     packages: dict[str, set[str]] = defaultdict(set)
     for offer in offers:
         for bundle in offer.found.catalog.bundles:
-            packages[bundle.name].update([bundle.package] if bundle.package else [])
+            found = [_bounded(bundle.package)] if bundle.package else []
+            packages[_bounded(bundle.name)].update(found)
     return [planning.Bundle(name, tuple(sorted(found))) for name, found in packages.items()]
+
+
+def _bounded(text: str) -> str:
+    """Cut a catalog's text to what an inventory holds; as a reference it then is none."""
+    return text if len(text) <= limits.NAME else f"{text[: limits.NAME]}…"

@@ -145,7 +145,7 @@ class DestinationPrefix:
                 f"destination '{printable(text)}': write host[:port][/namespace], without a scheme"
             )
         host, _, namespace = text.partition("/")
-        if _HOST.fullmatch(host) is None and _IPV6_HOST.fullmatch(host) is None:
+        if not _is_host(host):
             raise UsageError(f"destination '{printable(text)}': '{printable(host)}' is no host")
         for component in namespace.split("/") if namespace else ():
             if _COMPONENT.fullmatch(component) is None:
@@ -162,6 +162,14 @@ class DestinationPrefix:
 
     def __str__(self) -> str:
         return f"{self.host}/{self.namespace}" if self.namespace else self.host
+
+
+def _is_host(text: str) -> bool:
+    """Say whether text is ``host[:port]``, with a port that exists."""
+    if _HOST.fullmatch(text) is None and _IPV6_HOST.fullmatch(text) is None:
+        return False
+    port = text.rpartition("]")[2].partition(":")[2]
+    return not port or 1 <= int(port[:6]) <= 65535
 
 
 def is_hub(host: str) -> bool:
@@ -201,7 +209,7 @@ def _split_registry(name: str) -> tuple[str, str]:
         return ("", name) if not alone else (name, "")
     if not looks_like_host and first == first.lower():
         return "", name
-    if _HOST.fullmatch(first) is None:
+    if first.startswith("[") or not _is_host(first):
         raise _malformed(name, f"'{printable(first, 60)}' is no registry host")
     return first, rest
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airgap.errors import UsageError
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.server import RegistryServer
 
@@ -30,10 +31,12 @@ def serve_directory(
 ) -> Iterator[RegistryServer]:
     """Serve a directory as a registry for as long as the ``with`` block lasts.
 
-    A new directory is made. Anybody who reaches the address may read, and unless
-    ``read_only`` may write. Raises UsageError for a directory with other content, an address
+    A new directory is made, unless it is ``read_only``. Anybody who reaches the address may
+    read, and otherwise write. Raises UsageError for a directory with other content, an address
     that cannot be had or a certificate that cannot be used; StorageError.
     """
+    if read_only and not directory.is_dir():
+        raise UsageError(f"{directory}: there is no such directory")
     with RegistryServer(
         DirectoryStore(directory, durable=durable),
         host=host,

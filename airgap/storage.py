@@ -29,6 +29,7 @@ _HINTS = {
     errno.ENODEV: "The medium has gone; connect it and run the same command again.",
     errno.ENOTCONN: "The medium has gone; connect it and run the same command again.",
     errno.EACCES: "Check the permissions.",
+    errno.ENOLCK: "This file system cannot lock files; write to another and copy the result.",
 }
 
 
@@ -39,7 +40,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"{path}: {reason}", hint=_HINTS.get(error.errno or 0)) from error
+        where = error.filename or path
+        raise StorageError(f"{where}: {reason}", hint=_HINTS.get(error.errno or 0)) from error
 
 
 def write_at(descriptor: int, data: Bytes, offset: int) -> None:

@@ -70,18 +70,22 @@ def transfer(
     workers: int,
     progress: Progress,
     stop: threading.Event,
-    fatal: tuple[type[AirgapError], ...] = (),
+    is_fatal: Callable[[AirgapError], bool] = lambda error: False,
     skip: frozenset[int] = frozenset(),
 ) -> Outcome:
     """Copy images; one that fails does not stop the others.
 
-    ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what is
-    named ``fatal`` end the transfer: what is under way is awaited, then the error is raised.
+    ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what
+    ``is_fatal`` end the transfer: what is under way is cut short, then the error is raised.
     """
-    job = _Job(plan, images, source, destination, progress, skip)
+    end: AirgapError | None = None
+
+    def ending() -> bool:
+        return end is not None or stop.is_set()
+
+    job = _Job(plan, images, source, destination, progress, skip, ending)
     with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
         running: dict[Future[None], _Task] = {}
-        end: AirgapError | None = None
         try:
             while running or (job.ready and end is None):
                 while job.ready and end is None and len(running) < workers:
@@ -93,12 +97,14 @@ def transfer(
                     error = future.exception()
                     if error is not None and not isinstance(error, AirgapError):
                         raise error
-                    if isinstance(error, (StorageError, Interrupted, *fatal)):
+                    if error is None:
+                        task.settle(None)
+                    elif isinstance(error, StorageError | Interrupted) or is_fatal(error):
                         end = end or error
                     else:
                         task.settle(error)
                 if stop.is_set() and end is None:
-                    end = Interrupted("stopped")
+                    end = Interrupted()
         except BaseException:
             stop.set()
             raise
@@ -126,7 +132,7 @@ def in_parallel(
             while pending:
                 yield pending.popleft().result()
                 if stop.is_set():
-                    raise Interrupted("stopped")
+                    raise Interrupted
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -151,7 +157,9 @@ class _Job:
         destination: Destination,
         progress: Progress,
         skip: frozenset[int],
+        ending: Callable[[], bool],
     ) -> None:
+        self.ending = ending
         self.plan = plan
         self.source = source
         self.destination = destination
@@ -245,6 +253,8 @@ class _BlobTask:
     def _read(self, offset: int) -> Iterator[bytes]:
         self._count(offset)
         for piece in self._job.source.blob(self._blob, offset):
+            if self._job.ending():
+                raise Interrupted
             yield piece
             self._count(self._counted + len(piece))
 

@@ -151,11 +151,19 @@ def test_a_catalog_is_announced_by_digest() -> None:
     }
 
 
-def test_two_versions_of_one_catalog_are_announced_under_two_names() -> None:
-    found = targets("quay.io/my/index:v4.12", "quay.io/my/index:v4.13", destination="m:5000")
-    text = cluster.catalog_sources([(target, D) for target in found])
-    names = [document["metadata"]["name"] for document in yaml.safe_load_all(text)]
-    assert sorted(names) == ["index-v4-12", "index-v4-13"]
+@pytest.mark.parametrize(
+    ("catalogs", "names"),
+    [
+        (["quay.io/my/index:v4.12", "quay.io/my/index:v4.13"], ["index-v4-12", "index-v4-13"]),
+        (["quay.io/a/index:v1", "quay.io/b/index:v1"], ["a-index-v1", "b-index-v1"]),
+    ],
+)
+def test_two_catalogs_of_one_name_are_announced_under_two(
+    catalogs: list[str], names: list[str]
+) -> None:
+    text = cluster.catalog_sources([(target, D) for target in targets(*catalogs)])
+    announced = [document["metadata"]["name"] for document in yaml.safe_load_all(text)]
+    assert sorted(announced) == names
 
 
 # Sources and mirrors

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airgap.arrival import Arrival
 from airgap.errors import AirgapError, Interrupted, NotFound, StorageError, Unreachable
-from airgap.plan import Blob, Image, Plan
 from airgap.progress import SILENT, Silent
 from airgap.transfer import Outcome, in_parallel, transfer
 from tests.support.plans import Content, some_content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airgap.plan import Blob, Image, Plan
 
 
 @dataclass
@@ -48,7 +52,7 @@ def _run(
     *,
     workers: int = 4,
     stop: threading.Event | None = None,
-    fatal: tuple[type[AirgapError], ...] = (),
+    is_fatal: Callable[[AirgapError], bool] = lambda error: False,
     progress: Silent | None = None,
 ) -> tuple[Plan, Outcome]:
     plan = content.plan()
@@ -60,7 +64,7 @@ def _run(
         workers=workers,
         progress=progress or SILENT,
         stop=stop or threading.Event(),
-        fatal=fatal,
+        is_fatal=is_fatal,
     )
     return plan, outcome
 
@@ -116,7 +120,7 @@ def test_an_image_that_cannot_be_put_costs_itself() -> None:
 def test_what_is_fatal_ends_the_transfer(error: AirgapError) -> None:
     shelf = Shelf(failing={"quay.io/lab/image-1:v1": error})
     with pytest.raises(type(error)):
-        _run(some_content(), shelf, fatal=(Unreachable,))
+        _run(some_content(), shelf, is_fatal=lambda e: isinstance(e, Unreachable))
 
 
 def test_a_bug_is_not_taken_for_a_missing_image() -> None:

@@ -24,19 +24,24 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
     """Yield all damage there is, in the order of the archive.
 
     Covers every byte: head, headers, content, padding, the zeros of holes, the end; and every
-    reference: what a manifest's bytes refer to must be what the inventory says.
+    reference: what a manifest's bytes refer to must be what the inventory says. What a file
+    cut short has lost is one problem.
     """
     yield from reader.check_head()
     for number, manifest in enumerate(reader.plan.manifests):
+        if not reader.reaches(reader.layout.manifest(number)):
+            continue
         try:
             raw = reader.manifest(number)
         except IntegrityError:
             yield Problem(f"manifest {manifest.digest} is damaged", (number,))
         else:
-            yield from _check_references(reader, number, raw)
+            yield from check_references(reader, number, raw)
         yield from _check_padding(reader, reader.layout.manifest(number), (number,), ())
         progress.advance(manifest.size)
     for number, blob in enumerate(reader.plan.blobs):
+        if not reader.reaches(reader.layout.blob(number)):
+            continue
         if number in reader.holes:
             yield from _check_zeros(reader, number)
         else:
@@ -45,7 +50,8 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
         progress.advance(blob.size)
 
 
-def _check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:
+def check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:
+    """Yield a problem when a manifest's bytes refer to other content than the inventory says."""
     plan = reader.plan
     manifest = plan.manifests[number]
     try:

@@ -16,6 +16,7 @@ from airgap.digest import Digest
 from airgap.errors import AirgapError, ArchiveError, printable
 from airgap.oci import media_types
 from airgap.plan import Blob, Bundle, CatalogImage, Hole, Image, Manifest, Plan, Question, Reason
+from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +66,11 @@ def parse(source: Iterable[bytes], what: str) -> Plan:
     except ArchiveError:
         raise
     except (AirgapError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise ArchiveError(f"{what}: the inventory is damaged: {printable(str(error))}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ArchiveError(
+            f"{what}: the inventory is damaged: {printable(reason)}",
+            hint="Nothing in it can be told apart any more: copy the archive again.",
+        ) from error
 
 
 def _json(value: object) -> str:
@@ -137,7 +142,10 @@ class _Reader:
     def _question(self) -> Question:
         line = self._line().removesuffix(b",")
         record = strict_json.parse_object(b"{" + line + b"}", "its question")["question"]
-        return Question(tuple(map(_text, record["catalogs"])), _text(record["platform"]))
+        catalogs = tuple(map(_reference, record["catalogs"]))
+        if not catalogs:
+            raise ValueError("it asks for no catalog")
+        return Question(catalogs, _text(record["platform"]))
 
     def _section(self, name: str, read: Callable[[dict[str, Any]], Record]) -> tuple[Record, ...]:
         if self._line() != f'"{name}":['.encode():
@@ -180,7 +188,9 @@ def _blob(record: dict[str, Any]) -> Blob:
 
 def _image(record: dict[str, Any]) -> Image:
     return Image(
-        _text(record["reference"]), _number(record["root"]), _numbers(record.get("bundles", ()))
+        _reference(record["reference"]),
+        _number(record["root"]),
+        _numbers(record.get("bundles", ())),
     )
 
 
@@ -194,6 +204,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{printable(repr(value))} is no text")
     return value
+
+
+def _reference(value: Any) -> str:
+    """Return text that is an image reference; a hole's may be anything."""
+    text = _text(value)
+    ImageReference.parse(text)
+    return text
 
 
 def _number(value: Any) -> int:
@@ -218,12 +235,21 @@ def _sha256(value: Any) -> Digest:
 
 
 def _check_numbers(plan: Plan) -> None:
+    depths: list[int] = []
     for number, manifest in enumerate(plan.manifests):
         # A child comes before its index; this also makes every walk end.
         _check_below(manifest.children, number, "manifest")
         _check_below(manifest.blobs, len(plan.blobs), "blob")
+        depths.append(1 + max((depths[child] for child in manifest.children), default=0))
+        if depths[-1] > limits.INDEX_DEPTH + 1:
+            raise ValueError("indexes are nested too deeply")
+    if plan.content_bytes > limits.CONTENT:
+        raise ValueError(f"its content would have {plan.content_bytes} bytes")
     for image in plan.images:
         _check_below((image.root,), len(plan.manifests), "manifest")
+        digest = ImageReference.parse(image.reference).digest
+        if digest not in (None, plan.manifests[image.root].digest):
+            raise ValueError(f"{image.reference} has another digest as its root")
         _check_below(image.bundles, len(plan.bundles), "bundle")
     for hole in plan.holes:
         _check_below(hole.bundles, len(plan.bundles), "bundle")

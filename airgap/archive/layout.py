@@ -16,7 +16,7 @@ from airgap import limits
 from airgap.archive import tar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from airgap.digest import Digest
     from airgap.plan import Plan
@@ -70,7 +70,7 @@ class Layout:
     """The places of one archive.
 
     ``inventory_size`` is in bytes; ``index`` is the content of ``index.json``. ``size`` is
-    the size of the whole file, ``blobs_offset`` where the head ends.
+    the size of the whole file, ``content_end`` where its end blocks begin.
     """
 
     def __init__(self, plan: Plan, inventory_size: int, index: bytes) -> None:
@@ -87,7 +87,6 @@ class Layout:
             (index_entry, index),
         )
         self._manifests, end = _offsets((m.size for m in plan.manifests), index_entry.end)
-        self.blobs_offset = end
         self._blobs, end = _offsets((b.size for b in plan.blobs), end)
         self.content_end = end
         self.size = end + len(tar.END)
@@ -149,10 +148,3 @@ def _offsets(sizes: Iterable[int], start: int) -> tuple[array[int], int]:
         offsets.append(end)
         end += tar.BLOCK + tar.padded(size)
     return offsets, end
-
-
-def entries(plan: Plan, layout: Layout) -> Iterator[Entry]:
-    """Yield every entry of a whole archive in its order."""
-    yield from (entry for entry, _ in layout.documents)
-    yield from (layout.manifest(number) for number in range(len(plan.manifests)))
-    yield from (layout.blob(number) for number in range(len(plan.blobs)))

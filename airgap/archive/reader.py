@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airgap.archive.layout import Entry
     from airgap.plan import Blob, Plan
+
+_COPY_AGAIN = "Copy the archive again, and check the copy with `airgap verify`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,7 @@ class ArchiveReader:
 
     def check_head(self) -> Iterator[Problem]:
         """Yield what is wrong with anything but the content of manifests and blobs."""
-        if self.finished and self.size != self.layout.size:
-            kind = "cut short" if self.size < self.layout.size else "too long"
-            yield Problem(f"{kind}: {self.size} bytes, must be {self.layout.size}")
+        yield from self._check_length()
         for entry, content in self.layout.documents:
             if self._at(entry.offset, tar.BLOCK) != entry.header:
                 yield Problem(f"the header of {entry.name} is damaged")
@@ -96,23 +97,46 @@ class ArchiveReader:
             yield Problem(f"{self.layout.signature.name} holds something that is no signature")
         for number, manifest in enumerate(self.plan.manifests):
             entry = self.layout.manifest(number)
-            if self._at(entry.offset, tar.BLOCK) != entry.header:
+            if self.reaches(entry) and self._at(entry.offset, tar.BLOCK) != entry.header:
                 yield Problem(f"the header of manifest {manifest.digest} is damaged", (number,))
         for number, blob in enumerate(self.plan.blobs if self.finished else ()):
-            if number not in self.present and number not in self.holes:
+            known = number in self.present or number in self.holes
+            if not known and self.reaches(self.layout.blob(number)):
                 yield Problem(f"the header of blob {blob.digest} is damaged", blobs=(number,))
-        if self.finished and self._at(self.layout.content_end, len(tar.END)) != tar.END:
+        end_is_there = self.finished and self.size >= self.layout.size
+        if end_is_there and self._at(self.layout.content_end, len(tar.END)) != tar.END:
             yield Problem("the end of the archive is damaged")
+
+    def reaches(self, entry: Entry) -> bool:
+        """Say whether an entry stands within the file: one cut short ends before."""
+        return not self.finished or entry.end <= self.size
+
+    def _check_length(self) -> Iterator[Problem]:
+        """Yield one problem for all that a file cut short has lost, not one for each entry."""
+        if not self.finished or self.size == self.layout.size:
+            return
+        if self.size > self.layout.size:
+            yield Problem(f"too long: {self.size} bytes, must be {self.layout.size}")
+            return
+        layout, plan = self.layout, self.plan
+        manifests = [n for n in range(len(plan.manifests)) if not self.reaches(layout.manifest(n))]
+        blobs = [n for n in range(len(plan.blobs)) if not self.reaches(layout.blob(n))]
+        yield Problem(
+            f"cut short: {self.size} bytes, must be {self.layout.size};"
+            f" {len(manifests)} manifests and {len(blobs)} blobs are lost",
+            tuple(manifests),
+            tuple(blobs),
+        )
 
     def require_sound_head(self) -> None:
         """Raise ArchiveError with the first problems of ``check_head``, if there are any."""
         if problems := list(self.check_head()):
             shown = "; ".join(problem.message for problem in problems[:3])
             more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-            raise ArchiveError(
-                f"{self.path}: damaged: {shown}{more}",
-                hint=f"Run `airgap verify {self.path}` for the whole list, and copy it again.",
-            )
+            hint = f"Run `airgap verify {self.path}` for the whole list, and copy it again."
+            if not self.finished:
+                hint = f"Remove {self.path.name} with its .state, and run the export again."
+            raise ArchiveError(f"{self.path}: damaged: {shown}{more}", hint=hint)
 
     def manifest(self, number: int) -> bytes:
         """Return a manifest's bytes. Raises IntegrityError when they are damaged."""
@@ -168,13 +192,11 @@ class ArchiveReader:
 
 
 def _open(path: Path) -> int:
-    try:
-        with storage_errors(path):
+    with storage_errors(path):
+        try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except Exception as error:
-        if not path.exists():
+        except FileNotFoundError as error:
             raise _absent(path) from error
-        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UsageError(f"{path}: not a file")
@@ -197,11 +219,14 @@ def _read_inventory(descriptor: int, path: Path) -> tuple[Digest, Plan, Layout]:
         start = read_at(descriptor, INVENTORY_OFFSET, 0)
     size = tar.size_in(start[-tar.BLOCK :])
     if not start.startswith(tar.header(LAYOUT_NAME, len(LAYOUT)) + LAYOUT):
-        raise ArchiveError(f"{path}: not an airgap archive")
+        what = "not an airgap archive" + ("" if start else ", but an empty file")
+        raise ArchiveError(f"{path}: {what}", hint="It is what `airgap export` wrote to -o FILE.")
     if len(start) < INVENTORY_OFFSET or not 0 < size <= limits.INVENTORY:
-        raise ArchiveError(f"{path}: the archive is cut short or its first blocks are damaged")
+        raise ArchiveError(
+            f"{path}: the archive is cut short or its first blocks are damaged", hint=_COPY_AGAIN
+        )
     if start[-tar.BLOCK :] != tar.header(INVENTORY_NAME, size):
-        raise ArchiveError(f"{path}: the header of the inventory is damaged")
+        raise ArchiveError(f"{path}: the header of the inventory is damaged", hint=_COPY_AGAIN)
     hasher = Hasher()
     with storage_errors(path):
         plan = inventory.parse(_lines(descriptor, size, hasher), str(path))

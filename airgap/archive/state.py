@@ -61,9 +61,12 @@ class State:
 
     def release(self, *, finished: bool) -> None:
         """Give the claim up; of a finished archive nothing needs to be remembered."""
-        if finished:
-            self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        try:
+            if finished:
+                with storage_errors(self._path):
+                    self._path.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
 
     def _append(self, record: dict[str, Any]) -> None:
         with storage_errors(self._path):
@@ -73,19 +76,29 @@ class State:
         while True:
             with storage_errors(self._path):
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _holder(os.pread(descriptor, _READ_LIMIT, 0))
-                os.close(descriptor)
+                try:
+                    holder = _lock_or_holder(descriptor)
+                    if holder is None and _still_named(descriptor, self._path):
+                        return descriptor
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+            # Without a holder, one finished and removed the file between our open and our lock.
+            os.close(descriptor)
+            if holder is not None:
                 raise Busy(
                     f"{archive}: {holder} is writing it",
                     hint="Wait until that has ended, or stop it; both continue later.",
-                ) from None
-            if _still_named(descriptor, self._path):
-                return descriptor
-            # The holder finished and removed the file between our open and our lock.
-            os.close(descriptor)
+                )
+
+
+def _lock_or_holder(descriptor: int) -> str | None:
+    """Lock a file, or return who has. Raises OSError where files cannot be locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(os.pread(descriptor, _READ_LIMIT, 0))
+    return None
 
 
 def _still_named(descriptor: int, path: Path) -> bool:

@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from airgap import limits
 from airgap.digest import Check, Digest, digest_of
 from airgap.errors import AirgapError, IntegrityError
 from airgap.oci.model import Descriptor
@@ -61,7 +62,8 @@ class Work:
         self._pins[reference] = descriptor
         record = [reference, str(descriptor.digest), descriptor.size, descriptor.media_type]
         with storage_errors(self._pins_file), self._pins_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            # The line before may have been cut by a kill: begin a new one.
+            file.write(f"\n{json.dumps(record)}\n")
 
     def manifest(self, digest: Digest) -> bytes | None:
         """Return stored content of that digest; None when there is none, or a damaged one."""
@@ -89,15 +91,16 @@ class Work:
         with storage_errors(path):
             if path.exists() and _is_whole(path, digest, size):
                 return
-            continued = partial.exists()
             try:
                 _complete(partial, digest, size, read)
             except IntegrityError:
-                partial.unlink(missing_ok=True)
-                if not continued:
+                # What an earlier run left may be wrong, or the way here: once more, from nothing.
+                partial.unlink()
+                try:
+                    _complete(partial, digest, size, read)
+                except IntegrityError:
+                    partial.unlink()
                     raise
-                # What an earlier run left may be what is wrong: once more, from nothing.
-                _complete(partial, digest, size, read)
             partial.replace(path)
 
     def open(self, digest: Digest) -> BinaryIO:
@@ -125,7 +128,7 @@ def _complete(
     check = Check(digest, size)
     with partial.open("a+b") as file:
         file.seek(0)
-        while piece := file.read(1 << 20):
+        while piece := file.read(limits.CHUNK):
             check.update(piece)
         for piece in read(check.seen):
             check.update(piece)
@@ -137,7 +140,7 @@ def _is_whole(path: Path, digest: Digest, size: int) -> bool:
     check = Check(digest, size)
     try:
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
+            while piece := file.read(limits.CHUNK):
                 check.update(piece)
         check.finish()
     except IntegrityError:
@@ -146,7 +149,7 @@ def _is_whole(path: Path, digest: Digest, size: int) -> bool:
 
 
 def _read_pins(path: Path) -> Iterator[tuple[str, Descriptor]]:
-    """Yield the whole lines; a kill may have left a part of the last one."""
+    """Yield the whole lines; a kill may have left a part of one."""
     if not path.exists():
         return
     for line in path.read_text(errors="replace").splitlines():

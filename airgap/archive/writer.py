@@ -7,6 +7,7 @@ hashed and synced, and ``blobs/`` from then on; headers are flipped in groups, b
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -77,8 +78,9 @@ class ArchiveWriter:
     def __init__(self, path: Path, state: State, stop: threading.Event, *, believe: bool) -> None:
         """Open ``FILE.partial`` and find out what it holds.
 
-        Unless its headers are to be believed, every blob in it is hashed again: a power cut
-        may have kept a header and lost content. Raises ArchiveError, StorageError.
+        Unless its headers are to be believed, every blob in it is hashed again, and a header
+        that was wrong is set right: a power cut may have kept it and lost the content. Raises
+        ArchiveError, StorageError.
         """
         self.path = path
         self._partial = partial_path(path)
@@ -90,8 +92,13 @@ class ArchiveWriter:
             present = set(reader.present)
             if not believe:
                 present = {number for number in present if reader.is_sound(number)}
+            lost = reader.present - present
         with storage_errors(self._partial):
             self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+            for number in lost:
+                hole = self.layout.hole(number)
+                write_at(self._descriptor, hole.header, hole.offset)
+            os.fdatasync(self._descriptor)
         state.believe()
         self._held = {n: size for n, size in state.survived.items() if n not in present}
         self._present = present
@@ -101,6 +108,7 @@ class ArchiveWriter:
         self._finished: list[int] = []
         self._finished_bytes = 0
         self._flipping = threading.Lock()
+        self._sync_failed = False
         self._last_flip = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -123,7 +131,8 @@ class ArchiveWriter:
         """Write a blob to its place; ``read(offset)`` yields its bytes from there on.
 
         What an earlier run left of it is hashed and continued. Raises IntegrityError when the
-        content is not what was promised, StorageError, Interrupted, and what ``read`` raises.
+        content is twice not what was promised, StorageError, Interrupted, and what ``read``
+        raises.
         """
         number = self._numbers[blob.digest]
         if number in self._present:
@@ -133,9 +142,8 @@ class ArchiveWriter:
             try:
                 self._fill(number, blob, read)
             except IntegrityError:
-                if not self._held.pop(number, 0):
-                    raise
-                # What an earlier run left may be what is wrong: once more, from nothing.
+                # What an earlier run left may be wrong, or the way here: once more, from nothing.
+                self._held.pop(number, None)
                 self._fill(number, blob, read)
         finally:
             self._leave(number)
@@ -175,7 +183,7 @@ class ArchiveWriter:
                 self._lock.wait(timeout=0.5)
                 if self._stop.is_set():
                     del self._positions[number]
-                    raise Interrupted("stopped")
+                    raise Interrupted
         with storage_errors(self._partial):
             write_at(self._descriptor, self.layout.hole(number).header, place.offset)
 
@@ -189,7 +197,7 @@ class ArchiveWriter:
         check = Check(blob.digest, blob.size)
         self._rehash(check, start, self._held.get(number, 0))
         noted = check.seen
-        for piece in read(check.seen):
+        for piece in read(check.seen) if check.seen < blob.size else ():
             offset = start + check.seen
             check.update(piece)
             with storage_errors(self._partial):
@@ -201,6 +209,8 @@ class ArchiveWriter:
                 self._state.written(number, check.seen)
                 noted = check.seen
         check.finish()
+        # Until the next flip only this tells a later run that nothing is left to fetch.
+        self._state.written(number, blob.size)
 
     def _rehash(self, check: Check, start: int, held: int) -> None:
         held = min(held, check.size)
@@ -231,7 +241,7 @@ class ArchiveWriter:
             reached = {n: p - self.layout.blob(n).content for n, p in self._positions.items()}
             self._last_flip = time.monotonic()
         with storage_errors(self._partial):
-            os.fdatasync(self._descriptor)
+            self._sync()
             for number in finished:
                 place = self.layout.blob(number)
                 write_at(self._descriptor, place.header, place.offset)
@@ -240,6 +250,19 @@ class ArchiveWriter:
                 self._state.synced(number, size)
         with self._lock:
             self._present.update(finished)
+
+    def _sync(self) -> None:
+        """Sync, unless that has failed before. Raises OSError.
+
+        The kernel tells of a lost write once; a later success says nothing of it any more.
+        """
+        if self._sync_failed:
+            raise OSError(errno.EIO, "an earlier write was lost")
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self._sync_failed = True
+            raise
 
     def _empty(self, number: int) -> None:
         """Leave a hole: the header of an absent blob, and zeros whatever was written there."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,11 @@ from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.errors import HOLES
 from airgap.exporter import export, plan_export
+from airgap.plan import MISSING_BLOB, counted
 
 if TYPE_CHECKING:
     from airgap.exporter import ExportResult
     from airgap.planner import Survey
-
-
-def _regular_expression(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise click.BadParameter(f"not a regular expression: {error}") from error
-    return value
 
 
 @click.command("export", short_help="Put a catalog and everything it needs into an archive.")
@@ -65,7 +57,7 @@ def export_command(
     quiet: bool,
     verbose: int,
 ) -> int:
-    r"""Put catalogs and every image they refer to into one archive.
+    """Put catalogs and every image they refer to into one archive.
 
     CATALOG is the reference of a catalog image, with a tag or a digest. The archive is a tar
     that holds an OCI image layout; carry it, and give it to `airgap import`.
@@ -90,12 +82,12 @@ def export_command(
                 continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
             progress.finish()
-            return _print_plan(survey, output_format)
+            return _print_plan(survey, output_format, skip_missing=skip_missing)
         result = export(
             catalogs, archive, access=access, platform=platform, recheck=recheck,
             continue_on_error=continue_on_error, progress=progress, stop=stop,
         )  # fmt: skip
-    status = HOLES if report.counting(result.missing, skip_missing=skip_missing) else 0
+    status = result.status(skip_missing=skip_missing)
     if output_format == "json":
         report.echo_json("export", status, result)
     else:
@@ -111,17 +103,21 @@ def _print(result: ExportResult) -> None:
     )
     report.echo(f"this run  fetched {result.fetched} blobs, {size(result.fetched_bytes)}")
     report.echo_missing("MISSING from the archive", result.missing)
-    if result.missing:
+    kinds = {image.reason == MISSING_BLOB for image in result.missing}
+    if kinds:
         report.echo()
+    if True in kinds:
+        report.echo("Run the same command again to fetch the blobs that are missing.")
+    if False in kinds:
         report.echo(
-            "Not everything is there. Missing blobs are filled by running the same command again;"
-            " images missing altogether need a new archive."
+            "What an archive is to hold does not change: when the other images can be had, export"
+            " to a new FILE."
         )
 
 
-def _print_plan(survey: Survey, output_format: str) -> int:
+def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> int:
     plan, missing = survey.plan, survey.missing
-    status = HOLES if missing else 0
+    status = HOLES if counted(missing, skip_missing=skip_missing) else 0
     if output_format == "json":
         report.echo_json(
             "export --dry-run",

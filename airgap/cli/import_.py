@@ -11,15 +11,30 @@ from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.cluster import LARGEST_DOCUMENT, Scope
-from airgap.errors import HOLES, worst
+from airgap.errors import HOLES
 from airgap.importer import import_archive, plan_import
 from airgap.manifests import ManifestsOptions
 from airgap.mapping import DEFAULT_COMPONENTS
+from airgap.plan import counted
 
 if TYPE_CHECKING:
-    from airgap.importer import ImportResult
+    from airgap.importer import ImportPlan, ImportResult
 
 SCOPES = click.Choice([scope.value for scope in Scope])
+
+
+def _directory(
+    _context: click.Context, _parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    if value is not None and value.exists() and not value.is_dir():
+        raise click.BadParameter(f"{value} is not a directory")
+    return value
+
+
+def _components(_context: click.Context, _parameter: click.Parameter, value: int) -> int:
+    if value < 0 or value == 1:
+        raise click.BadParameter(f"{value} is neither 0, for no limit, nor 2 or more")
+    return value
 
 
 @click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
@@ -28,12 +43,14 @@ SCOPES = click.Choice([scope.value for scope in Scope])
 @click.option(
     "--to-manifests",
     type=options.OptionalPath(),
+    callback=_directory,
     help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
 )
 @click.option(
     "--max-components",
     type=int,
     default=DEFAULT_COMPONENTS,
+    callback=_components,
     show_default=True,
     help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
 )
@@ -77,7 +94,7 @@ def import_command(
     quiet: bool,
     verbose: int,
 ) -> int:
-    r"""Push an archive to DEST, host[:port][/namespace], and write the files for the cluster.
+    """Push an archive to DEST, host[:port][/namespace], and write the files for the cluster.
 
     Every image keeps its digest. Nothing that is there already is sent again, so an import
     that was interrupted continues when the same command is run again. Catalogs go last.
@@ -90,9 +107,8 @@ def import_command(
     """
     options.set_verbosity(verbose)
     if dry_run:
-        mapping = plan_import(archive, destination, max_components=max_components)
-        report.echo(mapping.rstrip("\n"))
-        return 0
+        plan = plan_import(archive, destination, max_components=max_components)
+        return _print_plan(plan, output_format, skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(
             archive,
@@ -110,12 +126,21 @@ def import_command(
             progress=progress,
             stop=stop,
         )
-    counted = report.counting(result.missing, skip_missing=skip_missing)
-    status = worst([*(error.exit_status for error in result.errors), *([HOLES] if counted else [])])
+    status = result.status(skip_missing=skip_missing)
     if output_format == "json":
         report.echo_json("import", status, result)
     else:
         _print(result)
+    return status
+
+
+def _print_plan(plan: ImportPlan, output_format: str, skip_missing: bool) -> int:
+    status = HOLES if counted(plan.missing, skip_missing=skip_missing) else 0
+    if output_format == "json":
+        report.echo_json("import --dry-run", status, plan)
+    else:
+        for line in plan.mapping:
+            report.echo(line)
     return status
 
 
@@ -127,7 +152,18 @@ def _print(result: ImportResult) -> None:
         f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
     )
     report.echo(f"wrote     {result.manifests}/: {', '.join(result.files)}")
+    if any(file.startswith("image") for file in result.files):
+        report.echo(
+            "apply     imageDigestMirrorSet.yaml and imageTagMirrorSet.yaml from OpenShift 4.13 on,"
+            " imageContentSourcePolicy.yaml before; not both"
+        )
+        report.echo(
+            "          the nodes then drain one after the other, and pull from the mirror with the"
+            " cluster's global pull secret alone"
+        )
     report.echo_missing("MISSING from the archive, so not pushed", result.missing)
     report.echo_missing("FAILED, so not at the destination", result.failed)
+    if any(image.reason == "damaged" for image in result.failed):
+        report.echo("  The archive is damaged: copy it again, and run the same command again.")
     for hint in dict.fromkeys(error.hint for error in result.errors if error.hint):
         report.echo(f"  {hint}")

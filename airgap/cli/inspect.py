@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--images", is_flag=True, help="List every image with its size and digest.")
 @options.output_option
 def inspect_command(archive: Path, images: bool, output_format: str) -> int:
-    r"""Say what an archive holds: catalogs, packages, images, sizes, holes.
+    """Say what an archive holds: catalogs, packages, images, sizes, holes.
 
     Reads the inventory alone, which takes a moment whatever the archive's size; `airgap verify`
     reads every byte.
@@ -50,6 +50,8 @@ def _print(found: Inspection, images: bool) -> None:
         f"holds     {len(found.images)} images: {found.manifests} manifests, {found.blobs} blobs,"
         f" {size(found.content_size)}"
     )
+    for damage in found.damage:
+        report.echo(f"DAMAGED   {printable(damage, 400)}")
     report.echo()
     report.echo(f"{'package':<40} {'bundles':>8} {'images':>8} {'size':>10}")
     for package in found.packages:

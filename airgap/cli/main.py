@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -64,13 +62,14 @@ def run(arguments: Sequence[str]) -> int:
             report.echo_error(error, output_format, status)
             return status
         except click.ClickException as error:
+            if output_format == "json":
+                report.echo_json_error(error.exit_code, error.format_message())
             error.show()
             return error.exit_code
         except click.Abort:
             return stop.status
-        except BrokenPipeError:
-            # Whoever read the output has gone; Python's own flush at exit would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except SystemExit:
+            # How click ends, even so, when whoever read the help has gone.
             return 0
 
 

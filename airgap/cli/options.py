@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,9 +60,19 @@ registries_conf_option = click.option(
     help="registries.conf with mirrors for the sources. Default: $CONTAINERS_REGISTRIES_CONF.",
 )
 
+
+def _regular_expression(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"not a regular expression: {error}") from error
+    return value
+
+
 index_filter_option = click.option(
     "--index-filter-by-os",
     "platform",
+    callback=_regular_expression,
     default="linux/amd64",
     show_default=True,
     help="Regular expression on os/arch[/variant]: which variant of the catalog image is read."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from tqdm import tqdm
@@ -149,9 +150,13 @@ def progress_for(stream: TextIO) -> Progress:
 
 
 def print_line(stream: TextIO, message: str) -> None:
-    """Write one whole line, so that lines of several threads do not mix."""
-    stream.write(message + "\n")
-    stream.flush()
+    """Write one whole line, so that lines of several threads do not mix.
+
+    That nobody reads it any more, or that it has no room, is no reason to stop the work.
+    """
+    with suppress(OSError):
+        stream.write(message + "\n")
+        stream.flush()
 
 
 def size(count: float) -> str:

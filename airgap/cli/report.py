@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from airgap.digest import Digest
-from airgap.errors import AirgapError, printable
+from airgap.errors import AirgapError, StorageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,28 +20,43 @@ if TYPE_CHECKING:
     from airgap.plan import Missing
 
 SHOWN_BUNDLES = 6
-NOT_FOUND = "not-found"
 
 
-def echo(line: str = "") -> None:
-    """Print one line of a result."""
-    click.echo(line)
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line of a result; that nobody reads it any more changes nothing.
+
+    Raises StorageError when it cannot be written, as to a full disk.
+    """
+    stream = sys.stderr if err else sys.stdout
+    try:
+        click.echo(line, file=stream)
+    except OSError as error:
+        # Later lines, and Python's own flush at exit, must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            name = "standard error" if err else "standard output"
+            raise StorageError(f"{name}: {error.strerror}") from error
 
 
 def echo_json(command: str, status: int, result: Any) -> None:
     """Print a result as one JSON document."""
     document = {"command": command, "exit_status": status} | plain(result)
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    echo(json.dumps(document, indent=2))
 
 
 def echo_error(error: AirgapError, output_format: str, status: int) -> None:
     """Print why a command ended without a result: to stderr, and as JSON if that was asked."""
     if output_format == "json":
-        document = {"exit_status": status, "error": error.message, "hint": error.hint}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    click.echo(f"error: {lines_printable(error.message)}", err=True)
+        echo_json_error(status, error.message, error.hint)
+    echo(f"error: {lines_printable(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {lines_printable(error.hint)}", err=True)
+        echo(f"  {lines_printable(error.hint)}", err=True)
+
+
+def echo_json_error(status: int, message: str, hint: str | None = None) -> None:
+    """Print an error as one JSON document."""
+    document = {"exit_status": status, "error": message, "hint": hint}
+    echo(json.dumps(document, indent=2))
 
 
 def echo_missing(title: str, missing: Sequence[Missing]) -> None:
@@ -55,11 +72,6 @@ def echo_missing(title: str, missing: Sequence[Missing]) -> None:
         if image.bundles:
             packages = ", ".join(map(printable, image.packages)) or "no package"
             echo(f"    needed by {_some(image.bundles)} ({packages})")
-
-
-def counting(missing: Sequence[Missing], *, skip_missing: bool) -> list[Missing]:
-    """Return the holes that make a run incomplete."""
-    return [image for image in missing if not (skip_missing and image.reason == NOT_FOUND)]
 
 
 def lines_printable(text: str) -> str:

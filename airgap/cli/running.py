@@ -9,7 +9,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airgap.cli import report
 from airgap.cli.progress import progress_for
+from airgap.errors import Interrupted
 from airgap.progress import SILENT
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 SIGNAL_STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
+GRACE_SECONDS = 3.0
+"""How long a run may take to stop; one that waits for a silent registry or medium is cut off."""
+
 
 class Stop(threading.Event):
     """Set by the first SIGINT or SIGTERM; ``status`` is the exit status that it asks for."""
@@ -29,21 +34,34 @@ class Stop(threading.Event):
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Turn the first signal into an orderly stop; a second one ends the process at once."""
+    """Turn the first signal into an orderly stop; a second one ends the process at once.
+
+    So does the time it takes: whatever is half done is what a kill would leave, and continues.
+    """
     stop = Stop()
+    end = threading.Timer(GRACE_SECONDS, lambda: _cut_off(stop.status))
+    end.daemon = True
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stop.status = SIGNAL_STATUS[signal.Signals(number)]
         if stop.is_set():
             os._exit(stop.status)
         stop.set()
+        end.start()
 
     previous = {number: signal.signal(number, handle) for number in SIGNAL_STATUS}
     try:
         yield stop
     finally:
+        end.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _cut_off(status: int) -> None:
+    """End the process beside the threads that do not end."""
+    report.echo_error(Interrupted(), "text", status)
+    os._exit(status)
 
 
 @contextmanager

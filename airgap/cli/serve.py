@@ -33,7 +33,7 @@ def serve_command(
     key: Path | None,
     verbose: bool,
 ) -> int:
-    r"""Serve the directory PATH as an OCI registry, until interrupted.
+    """Serve the directory PATH as an OCI registry, until interrupted.
 
     The directory is made when it is not there, and keeps what is pushed. Meant for tests and
     small sites: there are no accounts, so it listens on this machine alone unless told to.

@@ -24,7 +24,7 @@ SHOWN_IMAGES = 10
 @options.output_option
 @options.verbosity_options
 def verify_command(archive: Path, output_format: str, quiet: bool, verbose: int) -> int:
-    r"""Read every byte of an archive and follow every reference in it.
+    """Read every byte of an archive and follow every reference in it.
 
     Names all damage at once, with the images and operators it hurts. Use it after copying to a
     medium and after carrying it.
@@ -56,7 +56,8 @@ def _print(result: VerifyResult) -> None:
         if damage.packages:
             report.echo(f"          of {', '.join(map(printable, damage.packages))}")
     if result.damage:
-        report.echo(f"damaged in {len(result.damage)} places: copy the archive again")
+        places = "1 place" if len(result.damage) == 1 else f"{len(result.damage)} places"
+        report.echo(f"damaged in {places}: copy the archive again")
     else:
         report.echo(f"verified  every byte of {result.images} images is what it must be")
     report.echo_missing("MISSING", result.missing)

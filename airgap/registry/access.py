@@ -53,8 +53,16 @@ class Access:
             workers=self.connections,
             clock=StoppableClock(stop),
         )
-        credentials = Credentials.load(self.registry_config, os.environ, Path.home())
+        credentials = Credentials.load(self.registry_config, os.environ, _home())
         for warning in credentials.warnings:
             _log.warning("%s", warning)
         registries = RegistriesConf.load(self.registries_conf, os.environ)
         return RegistryClient(transport, credentials, registries, writes=writes)
+
+
+def _home() -> Path:
+    """Return the home directory; one without credentials for a user that has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")

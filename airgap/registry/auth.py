@@ -277,11 +277,18 @@ def _choose(answer: Answer) -> Challenge:
     for scheme in ("bearer", "basic"):
         if scheme in found:
             return found[scheme]
-    offered = printable(", ".join(found)) or "none"
+    host = locations.authority(answer.url)
+    if not found:
+        raise AccessDenied(
+            f"{answer.what}: {host} answers 401 and does not say how to log in",
+            status=401,
+            hint="Registries say it; something before this one may answer in its place.",
+        )
     raise AccessDenied(
-        f"{answer.what}: {locations.authority(answer.url)} wants a login of another kind"
-        f" than Basic and Bearer: {offered}",
+        f"{answer.what}: {host} wants a login of another kind than Basic and Bearer:"
+        f" {printable(', '.join(found))}",
         status=401,
+        hint="airgap knows no other; ask the registry's administrator for one of these.",
     )
 
 

@@ -114,14 +114,16 @@ class RegistryClient:
         target = full.tag if full.digest is None else str(full.digest)
 
         def fetch(place: Place) -> FetchedManifest:
-            return self._fetch_manifest(self._scope(place, _PULL), target, full.digest)
+            moved = place.repository != full.repository
+            what = f"{reference} at {place.repository}" if moved else str(reference)
+            return self._fetch_manifest(self._scope(place, _PULL), target, full.digest, what)
 
         return self._first(self._places(full), fetch)
 
     def blob(
         self, repository: Repository, digest: Digest, size: int, offset: int = 0
     ) -> Iterator[bytes]:
-        """Yield a source blob from ``offset`` to exactly ``size``, in pieces of about 1 MiB.
+        """Yield a source blob from ``offset`` to exactly ``size``, in pieces of a chunk.
 
         Breaks are mended underneath. The content is not hashed. Raises IntegrityError for
         another length, before the bytes in excess; NotFound and AccessDenied come before the
@@ -189,9 +191,9 @@ class RegistryClient:
                 if answer.status == 201:
                     return True
                 session = Session.opened_by(answer)
-        except Unreachable:
-            raise
-        except RegistryError:
+        except RegistryError as error:
+            if error.status is None:
+                raise
             return False  # No right to the source, or no mounting here: sending still works.
         self._cancel(repository, session)
         return False
@@ -235,7 +237,8 @@ class RegistryClient:
             digest = Digest.parse(target)
         except MalformedDigest:
             digest = None
-        return self._fetch_manifest(self._own(repository, self._reading), target, digest)
+        scope = self._own(repository, self._reading)
+        return self._fetch_manifest(scope, target, digest, _named(repository, target))
 
     def manifest_digest(self, repository: Repository, target: str) -> Digest | None:
         """Return the digest of what is under a tag or a digest, None when nothing is there."""
@@ -269,11 +272,18 @@ class RegistryClient:
             if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
                 raise RegistryError(f"{repository}: the list of tags does not end")
             seen.add(path)
-            call = Call(scope, "GET", path, f"{repository}: list of tags")
-            with self._channel.call(call) as answer:
-                found += _read_tags(answer)
-                path = _next_page(answer)
+            page, path = self._tags_page(scope, path)
+            found += page
         return found
+
+    def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
+        call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
+
+        def fetch() -> tuple[list[str], str]:
+            with self._channel.attempt(call) as answer:
+                return _read_tags(answer), _next_page(answer)
+
+        return persist(self._channel.clock, fetch)
 
     def _scope(self, place: Place, actions: str, *further: str) -> Scope:
         host = place.repository.host
@@ -301,8 +311,9 @@ class RegistryClient:
         if isinstance(error, Unreachable):
             self._unreachable.add(place.repository.host)
 
-    def _fetch_manifest(self, scope: Scope, target: str, digest: Digest | None) -> FetchedManifest:
-        what = _named(scope.repository, target)
+    def _fetch_manifest(
+        self, scope: Scope, target: str, digest: Digest | None, what: str
+    ) -> FetchedManifest:
         call = Call(scope, "GET", f"manifests/{target}", what, headers=_ACCEPT)
 
         def fetch() -> FetchedManifest:

@@ -89,7 +89,7 @@ class Credentials:
     def __init__(self, files: tuple[AuthFile, ...] = (), environ: Mapping[str, str] | None = None):
         self._files = files
         self._environ = dict(environ or {})
-        self._asked: dict[tuple[str, str], Credential | None] = {}
+        self._asked: dict[tuple[str, str], Credential | UsageError | None] = {}
         self._lock = Lock()
 
     @classmethod
@@ -140,8 +140,14 @@ class Credentials:
         with self._lock:
             if (helper, server) not in self._asked:
                 what = f"{file.path}: credential helper {helper} for {server}"
-                self._asked[helper, server] = _run_helper(helper, server, self._environ, what)
-            return self._asked[helper, server]
+                try:
+                    self._asked[helper, server] = _run_helper(helper, server, self._environ, what)
+                except UsageError as error:
+                    self._asked[helper, server] = error
+            answer = self._asked[helper, server]
+        if isinstance(answer, UsageError):
+            raise answer
+        return answer
 
 
 def normalised(key: str) -> str:

@@ -46,6 +46,7 @@ class RegistryDestination:
         self._tags_set = tags_set
         self._holders: dict[Digest, list[Repository]] = defaultdict(list)
         self._hosts = {str(repository): repository for repository, _ in places.values()}
+        self._unfilled = {places[image][0] for image in places if image not in tags_set}
         self._lock = threading.Lock()
         self.manifests_sent = 0
 
@@ -92,6 +93,10 @@ class RegistryDestination:
             raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
 
     def _find(self, blob: Blob, repository: Repository) -> Arrival | None:
+        # A repository that lacks images will rarely have the blob: then mounting saves asking.
+        mount_first = repository in self._unfilled
+        if mount_first and self._mounted(blob, repository):
+            return Arrival.MOUNTED
         length = self._client.blob_length(repository, blob.digest)
         if length == blob.size:
             return Arrival.PRESENT
@@ -102,17 +107,21 @@ class RegistryDestination:
                 " it has: delete the blob there, let the registry collect garbage, restart it,"
                 " and run the same command again.",
             )
-        for holder in self._holders[blob.digest][:1]:
-            if self._client.mount(repository, blob.digest, holder.path):
-                return Arrival.MOUNTED
+        if not mount_first and self._mounted(blob, repository):
+            return Arrival.MOUNTED
         return None
+
+    def _mounted(self, blob: Blob, repository: Repository) -> bool:
+        """Mount a blob from a repository that this run has seen it in, if there is one."""
+        holders = self._holders[blob.digest]
+        return bool(holders) and self._client.mount(repository, blob.digest, holders[0].path)
 
     def _put_manifest(self, repository: Repository, manifest: Manifest, raw: bytes) -> None:
         self._client.put_manifest(repository, str(manifest.digest), raw, manifest.media_type)
         with self._lock:
             self.manifests_sent += 1
         if not self._reads_back(repository, manifest, raw):
-            raise IntegrityError(
+            raise RegistryError(
                 f"{repository}@{manifest.digest}: sent, and now it is not there unchanged",
                 hint="The registry or something before it alters manifests; nothing refers to"
                 " this image yet. Look for a conversion setting.",
@@ -121,6 +130,6 @@ class RegistryDestination:
     def _reads_back(self, repository: Repository, manifest: Manifest, raw: bytes) -> bool:
         try:
             found = self._client.read_manifest(repository, str(manifest.digest))
-        except NotFound:
+        except (NotFound, IntegrityError):
             return False
         return found.raw == raw

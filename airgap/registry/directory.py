@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from airgap import limits
 from airgap.digest import Check, Digest, Hasher, digest_of
-from airgap.errors import IntegrityError, StorageError, UsageError
+from airgap.errors import IntegrityError, UsageError
 from airgap.oci.model import Descriptor
+from airgap.storage import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,8 +65,9 @@ class FileBlob:
 class DirectoryStore:
     """Images in a directory; fits ``WritableStore``, and may be opened again at any time.
 
-    With ``durable``, whatever was answered for survives a power cut; without, it survives the
-    end of the program only.
+    Until something is put, what is there is only read, so the medium may be read-only. With
+    ``durable``, whatever was answered for survives a power cut; without, it survives the end
+    of the program only.
     """
 
     def __init__(self, root: Path, *, durable: bool = True) -> None:
@@ -75,13 +77,12 @@ class DirectoryStore:
         """
         self.root = root
         self._disk = _Disk(root / "uploads", durable)
-        with _storage_errors(root):
+        with storage_errors(root):
             self._require_format()
-            self._disk.prepare()
 
     def manifest(self, repository: str, reference: Digest | str) -> tuple[Descriptor, bytes] | None:
         """Return a manifest by its digest or its tag, None when the repository has no such."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             digest = self._resolve(repository, reference)
             if digest is None:
                 return None
@@ -94,7 +95,7 @@ class DirectoryStore:
     def blob(self, repository: str, digest: Digest) -> FileBlob | None:
         """Return a blob, None when the repository has no such."""
         path = self._content(digest)
-        with _storage_errors(path):
+        with storage_errors(path):
             try:
                 self._blob_link(repository, digest).stat()
                 return FileBlob(path, path.stat().st_size)
@@ -103,7 +104,7 @@ class DirectoryStore:
 
     def tags(self, repository: str) -> list[str] | None:
         """Return a repository's tags in any order, None when there is no such repository."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             if not self._repository(repository).joinpath("_manifests").is_dir():
                 return None
             return [tag for tag, _ in self._tags(repository)]
@@ -113,7 +114,7 @@ class DirectoryStore:
     ) -> None:
         """Keep a manifest, and let the tag point to it if there is one."""
         digest = descriptor.digest
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             self._disk.place(self._content(digest), raw)
             self._disk.place(
                 self._manifest_link(repository, digest), descriptor.media_type.encode()
@@ -123,7 +124,7 @@ class DirectoryStore:
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
         """Take a manifest and its tags away; say whether it was there."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             for tag, target in list(self._tags(repository)):
                 if target == digest:
                     self._disk.remove(self._tag_link(repository, tag))
@@ -131,14 +132,14 @@ class DirectoryStore:
 
     def delete_tag(self, repository: str, tag: str) -> bool:
         """Take a tag away, not what it points to; say whether it was there."""
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             return self._disk.remove(self._tag_link(repository, tag))
 
     def mount(self, repository: str, digest: Digest, source: str) -> bool:
         """Make a blob of ``source`` part of another repository; say whether it was there."""
         if self.blob(source, digest) is None:
             return False
-        with _storage_errors(self.root):
+        with storage_errors(self.root):
             self._disk.place(self._blob_link(repository, digest), b"")
         return True
 
@@ -160,7 +161,6 @@ class DirectoryStore:
                     f"{self.root}: neither empty nor a directory of registry content",
                     hint="Name a new directory, or one that was filled by serving it.",
                 )
-            self._disk.prepare()
             self._disk.place(marker, _FORMAT)
         elif content != _FORMAT:
             raise UsageError(f"{marker}: written by another version of this program")
@@ -202,13 +202,13 @@ class FileUpload:
         self._disk = disk
         self._places = places
         self._hasher = Hasher()
-        self._path = disk.new_path()
-        with _storage_errors(self._path):
+        with storage_errors(disk.workplace):
+            self._path = disk.new_path()
             self._file = self._path.open("xb", buffering=0)
 
     def write(self, piece: Bytes) -> None:
         """Append a piece. Raises StorageError."""
-        with _storage_errors(self._path):
+        with storage_errors(self._path):
             _write_all(self._file, piece)
         self._hasher.update(piece)
         self.size += len(piece)
@@ -217,14 +217,14 @@ class FileUpload:
         """Make the blob part of its repository. Raises IntegrityError, StorageError."""
         self._require(digest)
         content, link = self._places(digest)
-        with _storage_errors(self._path):
+        with storage_errors(self._path):
             self._disk.settle(self._file)
             self._disk.rename(self._path, content)
             self._disk.place(link, b"")
 
     def discard(self) -> None:
         """Forget what was written; after ``commit`` there is nothing to forget."""
-        with _storage_errors(self._path):
+        with storage_errors(self._path):
             self._file.close()
             self._path.unlink(missing_ok=True)
 
@@ -235,7 +235,7 @@ class FileUpload:
                 raise IntegrityError(f"{digest}: the content's digest is {got}")
             return
         check = Check(digest, self.size)  # rare enough to be read once more
-        with _storage_errors(self._path), self._path.open("rb") as file:
+        with storage_errors(self._path), self._path.open("rb") as file:
             while piece := file.read(limits.CHUNK):
                 check.update(piece)
         check.finish()
@@ -245,20 +245,25 @@ class _Disk:
     """How files come to be: written beside their place, synced when asked for, renamed."""
 
     def __init__(self, workplace: Path, durable: bool) -> None:
-        self._workplace = workplace
+        self.workplace = workplace
         self._durable = durable
+        self._prepared = False
 
-    def prepare(self) -> None:
+    def new_path(self) -> Path:
+        """Return a name for a file that is not finished."""
+        if not self._prepared:
+            self._prepare()
+            self._prepared = True
+        return self.workplace / uuid.uuid4().hex
+
+    def _prepare(self) -> None:
         """Make the place for unfinished files, or take away what nobody works at any more."""
-        self._workplace.mkdir(exist_ok=True)
+        self.workplace.mkdir(exist_ok=True)
         oldest = time.time() - _ABANDONED
-        for path in self._workplace.iterdir():
+        for path in self.workplace.iterdir():
             with contextlib.suppress(FileNotFoundError):  # another process cleans up too
                 if path.stat().st_mtime < oldest:
                     path.unlink()
-
-    def new_path(self) -> Path:
-        return self._workplace / uuid.uuid4().hex
 
     def place(self, path: Path, content: bytes) -> None:
         """Let a file with that content be there, replacing an older one."""
@@ -324,12 +329,3 @@ def _write_all(file: FileIO, content: Bytes) -> None:
 def _tag_and_digest(content: bytes) -> tuple[str, Digest]:
     tag, _, digest = content.decode().strip().partition(" ")
     return tag, Digest.parse(digest)
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system raises into a StorageError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error

@@ -46,6 +46,9 @@ _PATIENCE = 120.0
 _LINGER = 2.0
 """Seconds for a client to notice an answer that refuses the rest of its body."""
 
+_BREATH = 0.1
+"""Seconds to wait for others to finish when no further connection can be taken."""
+
 _BACKLOG = 256
 _SENDFILE_MAXIMUM = 1 << 30
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (\S+) HTTP/1\.([01])", re.ASCII)
@@ -269,26 +272,30 @@ class HttpServer:
             selector.register(woken, selectors.EVENT_READ)
             while all(key.fileobj is not woken for key, _ in selector.select()):
                 try:
-                    self._begin(*listener.accept())
+                    self._admit(*listener.accept())
                 except BlockingIOError:
                     continue
-                except OSError as error:
-                    self._log(f"cannot accept a connection: {error}")
-                    time.sleep(0.1)
+                except (OSError, RuntimeError) as error:  # no descriptors left, or no threads
+                    self._log(f"cannot take a connection: {error}")
+                    time.sleep(_BREATH)
 
-    def _begin(self, connection: socket.socket, client: tuple[str, int]) -> None:
-        connection.settimeout(self._patience)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls is not None:
-            connection = self._tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
+    def _admit(self, connection: socket.socket, client: tuple[str, int]) -> None:
+        with contextlib.ExitStack() as unless_served:
+            unless_served.callback(connection.close)
+            connection.settimeout(self._patience)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+                unless_served.callback(connection.close)
+            thread = threading.Thread(
+                target=self._serve, args=(connection, client[0]), name="serve", daemon=True
             )
-        thread = threading.Thread(
-            target=self._serve, args=(connection, client[0]), name=f"serve {client}", daemon=True
-        )
-        with self._lock:
-            self._connections[thread] = connection
-        thread.start()
+            with self._lock:  # which its end needs, so it cannot end before it is known
+                thread.start()
+                self._connections[thread] = connection
+            unless_served.pop_all()
 
     def _serve(self, connection: socket.socket, client: str) -> None:
         try:

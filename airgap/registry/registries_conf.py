@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airgap import limits
-from airgap.errors import UsageError, printable
+from airgap.errors import Blocked, UsageError, printable
 from airgap.reference import DestinationPrefix, Repository
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class RegistriesConf:
             return [Place(repository)]
         entry = max(matching, key=lambda candidate: candidate.specificity)
         if entry.blocked:
-            raise UsageError(
+            raise Blocked(
                 f"{reference}: {self.path} blocks {entry.prefix}",
                 hint="Remove 'blocked = true' there, or leave the image out.",
             )
@@ -140,7 +140,7 @@ class RegistriesConf:
     ) -> Repository:
         path = "/".join(part for part in (location.namespace, rest) if part)
         if not path:
-            raise UsageError(f"{reference}: {self.path} maps it to {location}, a registry alone")
+            raise Blocked(f"{reference}: {self.path} maps it to {location}, a registry alone")
         return Repository(location.host, path)
 
 

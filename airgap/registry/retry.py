@@ -75,7 +75,7 @@ class StoppableClock:
     def check(self) -> None:
         """Raise Interrupted when the run has been asked to stop."""
         if self._stop.is_set():
-            raise Interrupted("interrupted", hint="Run the same command again to continue.")
+            raise Interrupted
 
 
 class Temporary(Exception):

@@ -5,10 +5,11 @@ Knows which repositories hold which blob; refuses to know what is done with the 
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from airgap.errors import AccessDenied, NotFound
+from airgap.errors import IntegrityError, RegistryError, printable
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from airgap.plan import Blob, Plan
     from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
+
+_log = logging.getLogger(__name__)
 
 
 class RegistrySource:
@@ -31,16 +34,22 @@ class RegistrySource:
                 self._repositories[plan.blobs[number]][repository] = None
 
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
-        """Yield a blob's bytes from ``offset`` on, from the first repository that gives it.
+        """Yield a blob's bytes from ``offset`` on; where one repository fails, from the next.
 
-        Raises RegistryError, IntegrityError, Interrupted.
+        Raises what the last one says: RegistryError, IntegrityError; and Interrupted.
         """
         *others, last = self._repositories[blob]
         for repository in others:
             try:
-                yield from self._client.blob(repository, blob.digest, blob.size, offset)
-            except (NotFound, AccessDenied):
-                # Says so before the first byte; another repository may be more generous.
-                continue
-            return
+                for piece in self._client.blob(repository, blob.digest, blob.size, offset):
+                    offset += len(piece)
+                    yield piece
+            except (RegistryError, IntegrityError) as error:
+                _log.info("%s; asking the next repository", printable(error.message, 400))
+            else:
+                return
         yield from self._client.blob(last, blob.digest, blob.size, offset)
+
+    def origin(self, blob: Blob) -> str:
+        """Return where a blob comes from, for errors: the last repository that is asked."""
+        return f"{list(self._repositories[blob])[-1]}"

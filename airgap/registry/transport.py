@@ -303,7 +303,8 @@ class Transport:
                 body.close()
         self._silent_since.pop(host, None)
         answer = Answer(raw, request, self.clock)
-        _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
             self._rest(host, answer)
         return answer
@@ -470,9 +471,11 @@ def _translated(error: Exception, request: Request) -> Exception:
     if isinstance(error, SSLError | ssl.SSLError):
         return _tls_failure(error, where, host)
     if isinstance(error, NameResolutionError):
-        return Temporary(Unreachable(f"{where}: the name cannot be resolved: {_reason(error)}"))
+        message = f"{where}: the name cannot be resolved: {_reason(error)}"
+        return Temporary(Unreachable(message, hint="Check the name, and this machine's DNS."))
     if isinstance(error, NewConnectionError | ConnectTimeoutError):
-        return Temporary(Unreachable(f"{where}: cannot connect: {_reason(error)}"))
+        message = f"{where}: cannot connect: {_reason(error)}"
+        return Temporary(Unreachable(message, hint="Check host and port, and that it runs."))
     if isinstance(error, AnyTimeoutError):
         return Temporary(Unreachable(f"{where}: no answer in time"))
     if isinstance(error, ProtocolError | OSError | http.client.HTTPException):

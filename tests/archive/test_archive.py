@@ -6,27 +6,37 @@ import json
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airgap.archive import tar
 from airgap.archive.audit import audit
-from airgap.archive.layout import Layout, entries, index_document
+from airgap.archive.layout import Entry, Layout, index_document
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State, state_path, who_writes
 from airgap.archive.writer import NOTE_BYTES, ArchiveWriter, reopen
 from airgap.digest import Digest, digest_of
 from airgap.errors import AirgapError, ArchiveError, Busy, IntegrityError, Interrupted, UsageError
-from airgap.plan import Blob
 from airgap.progress import SILENT
 from tests.support.plans import Content, archive_of, begin, fill, some_content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from airgap.plan import Blob, Plan
 
 
 def _problems(path: Path) -> list[str]:
     with ArchiveReader(path) as reader:
         return [problem.message for problem in audit(reader, SILENT)]
+
+
+def entries(plan: Plan, layout: Layout) -> Iterator[Entry]:
+    yield from (entry for entry, _ in layout.documents)
+    yield from (layout.manifest(number) for number in range(len(plan.manifests)))
+    yield from (layout.blob(number) for number in range(len(plan.blobs)))
 
 
 @pytest.fixture

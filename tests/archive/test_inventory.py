@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airgap import limits
 from airgap.archive import inventory
 from airgap.digest import Digest
 from airgap.errors import ArchiveError
@@ -23,9 +24,10 @@ def _lines(text: bytes) -> list[bytes]:
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     text = st.text(st.characters(codec="utf-8"), max_size=20)
+    st.from_regex(r"[a-z]{1,8}\.io(/[a-z0-9]{1,5}){1,2}:[a-z]{1,5}", fullmatch=True)
     digests = draw(st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=12))
     half = len(digests) // 2
-    sizes = st.integers(0, 1 << 50)
+    sizes = st.integers(0, limits.BLOB)
     blobs = tuple(Blob(Digest("sha256", d.hex()), draw(sizes)) for d in digests[:half])
     manifests: list[Manifest] = []
     for raw in digests[half:]:
@@ -47,13 +49,16 @@ def plans(draw: st.DrawFn) -> Plan:
         for _ in range(draw(st.integers(0, 3)))
     )
     numbers = st.lists(st.sampled_from(range(len(bundles))), max_size=2) if bundles else st.just([])
-    images = tuple(Image(draw(text), root, tuple(draw(numbers))) for root in range(len(manifests)))
+    references = st.from_regex(r"quay\.io/[a-z]{1,5}/[a-z]{1,5}(:v[0-9]{1,3})?", fullmatch=True)
+    images = tuple(
+        Image(draw(references), root, tuple(draw(numbers))) for root in range(len(manifests))
+    )
     holes = tuple(
         Hole(draw(text), draw(st.sampled_from(Reason)), tuple(draw(numbers)))
         for _ in range(draw(st.integers(0, 2)))
     )
     catalogs = (CatalogImage(0, draw(text), draw(text)),) if images else ()
-    question = Question(tuple(draw(st.lists(text, max_size=2))), draw(text))
+    question = Question(tuple(draw(st.lists(references, min_size=1, max_size=2))), draw(text))
     return Plan(question, catalogs, bundles, tuple(manifests), blobs, images, holes)
 
 
@@ -124,3 +129,19 @@ def test_refuses_a_digest_listed_twice() -> None:
     first = next(n for n, line in enumerate(lines) if line == b'"blobs":[\n') + 1
     with pytest.raises(ArchiveError, match="twice"):
         inventory.parse([*lines[: first + 1], lines[first], *lines[first + 1 :]], "it")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"catalogs":["quay.io/lab/catalog:v1"]', b'"catalogs":[]', "asks for no catalog"),
+        (b'"catalogs":["quay.io/lab/catalog:v1"]', b'"catalogs":["A b"]', "not an image reference"),
+        (b'"reference":"quay.io/lab/both:v1"', b'"reference":"../../etc"', "not an image ref"),
+        (b'"platform":', b'"plaform":', "it lacks 'platform'"),
+    ],
+)
+def test_names_that_are_none_are_refused(old: bytes, new: bytes, words: str) -> None:
+    assert TEXT.count(old) == 1
+    with pytest.raises(ArchiveError, match=words) as caught:
+        inventory.parse(_lines(TEXT.replace(old, new)), "it")
+    assert caught.value.hint is not None

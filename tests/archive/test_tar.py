@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airgap.archive import tar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GIB8 = 8 << 30
 

@@ -163,8 +163,8 @@ def test_reads_no_more_than_the_limit(
         answer.read(4999)
 
 
-def test_gives_large_content_in_pieces_of_one_mebibyte(stack: ExitStack, clock: FakeClock) -> None:
-    content = bytes(range(256)) * (3 * limits.MIB // 256) + b"rest"
+def test_gives_large_content_in_pieces_of_a_chunk(stack: ExitStack, clock: FakeClock) -> None:
+    content = bytes(range(256)) * (3 * limits.CHUNK // 256) + b"rest"
     server = stack.enter_context(serve(lambda _: Reply(200, {}, content)))
     with transport(stack, clock).send(get(server)) as answer:
         pieces = list(answer.pieces())

@@ -62,7 +62,7 @@ class Recipe:
 
 
 PRESETS: Mapping[str, Recipe] = {
-    "big": Recipe(layers=3, layer_bytes=2_550 * _KIB, padding=60),
+    "big": Recipe(layers=3, layer_bytes=2_450 * _KIB, padding=60),
     "small": Recipe(layers=3, layer_bytes=66 * _KIB, padding=300),
     "huge-layer": Recipe(padding=1, huge_layer=2 * _GIB),
 }

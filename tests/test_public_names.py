@@ -1,0 +1,130 @@
+"""What other programs build on: a change here is a change they must hear of."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import airgap
+from airgap import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = {
+    "Access",
+    "AccessDenied",
+    "AirgapError",
+    "ArchiveError",
+    "Blocked",
+    "Busy",
+    "CatalogError",
+    "Damage",
+    "ExportResult",
+    "ImportResult",
+    "Inspection",
+    "IntegrityError",
+    "Interrupted",
+    "MalformedContent",
+    "MalformedDigest",
+    "MalformedReference",
+    "ManifestsOptions",
+    "Missing",
+    "NotFound",
+    "Refused",
+    "RegistryError",
+    "StorageError",
+    "Unreachable",
+    "UsageError",
+    "VerifyResult",
+    "__version__",
+    "export",
+    "import_archive",
+    "inspect",
+    "verify",
+}
+
+SIGNATURES: dict[Callable[..., object], str] = {
+    airgap.export: (
+        "(catalogs: 'Sequence[str]', output: 'Path', *,"
+        " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
+        " recheck: 'bool' = False, continue_on_error: 'bool' = True,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ExportResult'"
+    ),
+    airgap.import_archive: (
+        "(archive: 'Path', destination: 'str', *,"
+        " access: 'Access | None' = None, max_components: 'int' = 2,"
+        " manifests: 'ManifestsOptions | None' = None, verify_first: 'bool' = False,"
+        " force_tags: 'bool' = False, continue_on_error: 'bool' = True,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ImportResult'"
+    ),
+    airgap.verify: "(archive: 'Path', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
+    airgap.inspect: "(archive: 'Path') -> 'Inspection'",
+}
+
+FIELDS: dict[type[Any], str] = {
+    airgap.ExportResult: (
+        "archive id images manifests blobs size fetched fetched_bytes missing exit_status"
+    ),
+    airgap.ImportResult: (
+        "archive id destination arrived sent sent_bytes mounted present manifests_sent missing"
+        " failed manifests files errors exit_status"
+    ),
+    airgap.VerifyResult: "archive id images size damage missing exit_status",
+    airgap.Inspection: (
+        "archive id size catalogs packages images manifests blobs content_size damage missing"
+        " exit_status"
+    ),
+    airgap.Missing: "reference reason bundles packages detail",
+    airgap.Damage: "message images packages",
+    airgap.Access: "registry_config registries_conf insecure certificate_authority connections",
+    airgap.ManifestsOptions: "directory icsp_scope idms_scope max_icsp_size",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(airgap.__all__) == NAMES
+    assert all(hasattr(airgap, name) for name in NAMES)
+
+
+def test_every_kind_of_error_can_be_caught_by_its_public_name() -> None:
+    kinds = {
+        name
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.AirgapError)
+    }
+    assert kinds <= NAMES
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__name__)
+def test_the_functions_take_and_give_this(function: Callable[..., object]) -> None:
+    signature = str(inspect.signature(function)).replace(repr(airgap.progress.SILENT), "SILENT")
+    assert signature == SIGNATURES[function]
+
+
+@pytest.mark.parametrize("result", FIELDS, ids=lambda result: result.__name__)
+def test_the_results_have_these_fields(result: type) -> None:
+    fields = [field.name for field in dataclasses.fields(result)]
+    properties = [name for name, value in vars(result).items() if isinstance(value, property)]
+    assert (
+        " ".join([*fields, *(name for name in properties if name == "exit_status")])
+        == (FIELDS[result])
+    )
+
+
+def test_values_cannot_be_changed_by_whoever_holds_them() -> None:
+    assert all(vars(result)["__dataclass_params__"].frozen for result in FIELDS)
+
+
+def test_the_types_are_shipped() -> None:
+    assert files("airgap").joinpath("py.typed").is_file()
+
+
+def test_the_version_is_one() -> None:
+    assert [part.isdecimal() for part in airgap.__version__.split(".")] == [True] * 3
