@@ -40,8 +40,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        where = error.filename or path
-        raise StorageError(f"{where}: {reason}", hint=_HINTS.get(error.errno or 0)) from error
+        place = error.filename2 or error.filename or path
+        exactly = f" ({place})" if str(place) != str(path) else ""
+        raise StorageError(
+            f"{path}: {reason}{exactly}", hint=_HINTS.get(error.errno or 0)
+        ) from error
 
 
 def write_at(descriptor: int, data: Bytes, offset: int) -> None:

@@ -136,5 +136,5 @@ def test_reasons_know_an_image_by_all_its_names() -> None:
 
 def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="file: File exists"):
+    with pytest.raises(StorageError, match="file: Not a directory"):
         _write(tmp_path / "file")
