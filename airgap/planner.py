@@ -7,19 +7,17 @@ so that a killed run does not ask again. Knows nothing of where the content will
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from airgap import limits
 from airgap import plan as planning
-from airgap.catalog import read as catalog_files
+from airgap.catalog.image import CatalogImage, read_image
 from airgap.errors import (
     AccessDenied,
     AirgapError,
     Blocked,
-    CatalogError,
     IntegrityError,
     Interrupted,
     MalformedContent,
@@ -28,11 +26,9 @@ from airgap.errors import (
     RegistryError,
     StorageError,
     Unreachable,
-    UsageError,
 )
 from airgap.oci import graph
-from airgap.oci.model import Descriptor, Manifest, config_labels, parse_manifest
-from airgap.oci.rootfs import FileTree, Layer
+from airgap.oci.model import Descriptor
 from airgap.plan import Missing, Plan, Question, Reason, Wanted
 from airgap.reference import ImageReference
 from airgap.transfer import in_parallel
@@ -102,10 +98,10 @@ def survey(
     offers = []
     for text in question.catalogs:
         progress.stage(f"reading catalog {text}")
-        offer = surveyor.read_catalog(ImageReference.parse(text), text, question.platform)
-        for problem in offer.found.catalog.problems:
+        read = surveyor.read_catalog(ImageReference.parse(text), text, question.platform)
+        for problem in read.found.catalog.problems:
             progress.say(f"{text}: {problem}")
-        offers.append(offer)
+        offers.append(_Offer(text, read.found))
     wanted = planning.in_order(_wanted(offers))
     progress.stage("asking for manifests", total_images=len(wanted))
 
@@ -121,6 +117,8 @@ def survey(
 
 @dataclass(frozen=True)
 class _Offer:
+    """A catalog of the question, and what was found in it."""
+
     reference: str
     found: Found
 
@@ -147,27 +145,13 @@ class _Surveyor:
     def walk(self, reference: ImageReference, text: str) -> Sequence[graph.Node]:
         """Return every manifest of an image, children first."""
         root = self._resolve(reference, text)
-        return graph.walk(root, lambda descriptor: self._manifest(reference, descriptor))
+        return graph.walk(root, lambda descriptor: self.manifest(reference, descriptor))
 
-    def read_catalog(self, reference: ImageReference, text: str, platform: str) -> _Offer:
+    def read_catalog(self, reference: ImageReference, text: str, platform: str) -> CatalogImage:
         """Read the catalog that an image holds, from its variant for one platform."""
-        variant = _variant(self.walk(reference, text), platform, text)
-        raw = self._manifest(reference, variant)
-        manifest = parse_manifest(raw, variant.media_type, str(variant.digest))
-        if not isinstance(manifest, Manifest):
-            raise MalformedContent(f"{text}: {variant.digest} is an index")
-        if manifest.config.size > limits.MANIFEST:
-            raise MalformedContent(f"{text}: a configuration of {manifest.config.size} bytes")
-        for blob in (manifest.config, *manifest.layers):
-            self._fetch(reference, blob)
-        with self._memory.open(manifest.config.digest) as config:
-            labels = config_labels(config.read(), f"{text}: configuration")
-        layers = [self._layer(layer) for layer in manifest.layers]
-        try:
-            found = catalog_files.read(FileTree.scan(layers), labels)
-        except CatalogError as error:
-            raise CatalogError(f"{text}: {error.message}", hint=error.hint) from error
-        return _Offer(text, found)
+        return read_image(
+            self.walk(reference, text), platform, text, _CatalogContent(self, reference)
+        )
 
     def _resolve(self, reference: ImageReference, text: str) -> Descriptor:
         if known := self._memory.pinned(text):
@@ -178,7 +162,8 @@ class _Surveyor:
         self._memory.pin(text, descriptor)
         return descriptor
 
-    def _manifest(self, reference: ImageReference, descriptor: Descriptor) -> bytes:
+    def manifest(self, reference: ImageReference, descriptor: Descriptor) -> bytes:
+        """Return a manifest, fetched unless it is remembered, of the promised size."""
         raw = self._memory.manifest(descriptor.digest)
         if raw is None:
             raw = self._client.manifest(reference.pinned(descriptor.digest)).raw
@@ -190,7 +175,9 @@ class _Surveyor:
             )
         return raw
 
-    def _fetch(self, reference: ImageReference, blob: Descriptor) -> None:
+    def open(self, reference: ImageReference, blob: Descriptor) -> BinaryIO:
+        """Open a blob, fetched unless it is remembered."""
+
         def read(offset: int) -> Iterator[bytes]:
             return self._client.blob(reference.repository, blob.digest, blob.size, offset)
 
@@ -198,9 +185,21 @@ class _Surveyor:
             self._memory.fetch(blob.digest, blob.size, read)
         except IntegrityError as error:
             raise IntegrityError(f"{reference}: {error.message}", hint=error.hint) from error
+        return self._memory.open(blob.digest)
 
-    def _layer(self, layer: Descriptor) -> Layer:
-        return Layer(str(layer.digest), lambda: self._memory.open(layer.digest))
+
+@dataclass(frozen=True)
+class _CatalogContent:
+    """A catalog image's content, remembered as it is read."""
+
+    surveyor: _Surveyor
+    reference: ImageReference
+
+    def manifest(self, descriptor: Descriptor) -> bytes:
+        return self.surveyor.manifest(self.reference, descriptor)
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        return self.surveyor.open(self.reference, descriptor)
 
 
 _REASONS: tuple[tuple[type[AirgapError], Reason], ...] = (
@@ -224,29 +223,6 @@ def reason_for(error: AirgapError) -> Reason:
             return reason
     # The operator's own configuration: no image is to blame.
     raise error
-
-
-def _variant(nodes: Sequence[graph.Node], platform: str, text: str) -> Descriptor:
-    """Return the one manifest for a platform, as ``oc`` chooses it.
-
-    ``platform`` is a regular expression, unanchored, on ``os/architecture[/variant]``. An
-    image without an index is taken as it is.
-    """
-    leaves = [node.descriptor for node in nodes if not node.children]
-    if len(nodes) == 1:
-        return leaves[0]
-    try:
-        pattern = re.compile(platform)
-    except re.error as error:
-        raise UsageError(f"{platform!r} is not a regular expression: {error}") from error
-    fitting = [leaf for leaf in leaves if pattern.search(str(leaf.platform or ""))]
-    if len(fitting) != 1:
-        table = "\n".join(f"  {leaf.platform or '-'}  {leaf.digest}" for leaf in leaves)
-        raise UsageError(
-            f"{text}: {len(fitting)} variants of the catalog fit {platform!r}; it has\n{table}",
-            hint="Choose one with --index-filter-by-os.",
-        )
-    return fitting[0]
 
 
 def _wanted(offers: Sequence[_Offer]) -> list[Wanted]:
