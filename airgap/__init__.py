@@ -26,7 +26,7 @@ from airgap.errors import (
     Unreachable,
     UsageError,
 )
-from airgap.exporter import ExportResult, export
+from airgap.exporter import ExportResult, Part, export
 from airgap.importer import ImportResult, import_archive
 from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
@@ -54,6 +54,7 @@ __all__ = [
     "ManifestsOptions",
     "Missing",
     "NotFound",
+    "Part",
     "Refused",
     "RegistryError",
     "StorageError",

@@ -12,9 +12,9 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
-from airgap.errors import HOLES, IntegrityError, RegistryError, UsageError
+from airgap.errors import HOLES, IntegrityError, RegistryError, UsageError, printable
 from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
-from airgap.planner import Survey, survey
+from airgap.planner import Survey, selection_of, survey
 from airgap.progress import SILENT
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
@@ -30,6 +30,22 @@ if TYPE_CHECKING:
     from airgap.registry.client import RegistryClient
 
 DEFAULT_PLATFORM = "linux/amd64"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What to take of catalogs, and besides.
+
+    ``packages`` are written ``NAME[:CHANNEL[,CHANNEL…]][@RANGE]``, RANGE as ``>=4.3,<4.4``, a
+    version, or ``head``; () takes everything. With ``with_dependencies`` what those need in
+    the catalog comes along. ``exclude_images`` are regular expressions that are searched for
+    in references and win over everything; ``images`` are further references.
+    """
+
+    packages: Sequence[str] = ()
+    with_dependencies: bool = False
+    exclude_images: Sequence[str] = ()
+    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ def export(
     *,
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
     recheck: bool = False,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
@@ -75,16 +92,17 @@ def export(
 
     Run again after anything short of success, it continues; on a finished archive it fills
     what is missing. ``platform`` is a regular expression that picks which variant of a catalog
-    is read; all variants of all images are taken. With ``recheck`` blobs that are in an
-    unfinished archive are hashed again. Without ``continue_on_error`` the first image that
-    cannot be had ends the export, with the error that says why. Setting ``stop`` ends it
-    soon, with Interrupted.
+    is read; all variants of all images are taken. Of what the catalogs offer, ``part`` may
+    take less, and add more; the catalog images themselves stay as they are. With ``recheck``
+    blobs that are in an unfinished archive are hashed again. Without ``continue_on_error`` the
+    first image that cannot be had ends the export, with the error that says why. Setting
+    ``stop`` ends it soon, with Interrupted.
 
     Raises UsageError (another question than the archive's, a moved tag), RegistryError and
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = _question(catalogs, platform)
+    question = _question(catalogs, platform, part or Part())
     references = [ImageReference.parse(text) for text in catalogs]
     access, stop = access or Access(), stop or threading.Event()
     hosts = {reference.repository.host for reference in references}
@@ -113,6 +131,7 @@ def plan_export(
     *,
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -121,7 +140,7 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = _question(catalogs, platform)
+    question = _question(catalogs, platform, part or Part())
     hosts = {ImageReference.parse(text).repository.host for text in catalogs}
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(hosts, stop) as client, _claim(output):
@@ -134,10 +153,20 @@ def plan_export(
         return run.ask(Work(work_path(output)))
 
 
-def _question(catalogs: Sequence[str], platform: str) -> Question:
+def _question(catalogs: Sequence[str], platform: str, part: Part) -> Question:
+    """Return the question, once it is sure that it can be understood. Raises UsageError."""
     if not catalogs:
         raise UsageError("no catalog is named: there is nothing to export")
-    return Question(tuple(dict.fromkeys(catalogs)), platform)
+    question = Question(
+        tuple(dict.fromkeys(catalogs)),
+        platform,
+        packages=tuple(dict.fromkeys(part.packages)),
+        dependencies=part.with_dependencies,
+        exclude=tuple(dict.fromkeys(part.exclude_images)),
+        images=tuple(dict.fromkeys(part.images)),
+    )
+    selection_of(question)
+    return question
 
 
 @contextmanager
@@ -256,9 +285,8 @@ class _Run:
 
     def _require_same_question(self, plan: Plan) -> None:
         if plan.question != self.question:
-            asked = ", ".join(plan.question.catalogs)
             raise UsageError(
-                f"{self.output}: was begun for {asked} ({plan.question.platform})",
+                f"{self.output}: was begun for another question: {_in_words(plan.question)}",
                 hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
             )
 
@@ -276,6 +304,15 @@ class _Run:
     def _now(self, text: str) -> Digest:
         reference = ImageReference.parse(text)
         return reference.digest or self.client.manifest(reference).digest
+
+
+def _in_words(question: Question) -> str:
+    parts = [*question.catalogs, f"platform {question.platform}"]
+    parts += [f"package {package}" for package in question.packages]
+    parts += ["with dependencies"] if question.dependencies else []
+    parts += [f"without images {pattern}" for pattern in question.exclude]
+    parts += [f"image {image}" for image in question.images]
+    return printable(", ".join(parts), 1000)
 
 
 def _pins(plan: Plan) -> dict[str, Digest]:

@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked for: catalogs as typed, and which platform's variant of them was read."""
+    """What was asked for: catalogs as typed, and which platform's variant of them was read.
+
+    ``packages`` choose a part of what they offer, () is everything; with ``dependencies``
+    what those need comes along. ``exclude`` are regular expressions for images that are left
+    out, ``images`` are taken besides. All of them as typed.
+    """
 
     catalogs: tuple[str, ...]
     platform: str
+    packages: tuple[str, ...] = ()
+    dependencies: bool = False
+    exclude: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +89,16 @@ class Reason(StrEnum):
     WRONG_CONTENT = "wrong-content"
     SHA512 = "sha512"
     FOREIGN_LAYER = "foreign-layer"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """An image that the catalog wants and the plan lacks."""
+    """An image that the catalog wants and the plan lacks.
+
+    A part of a catalog that could not be read is one too: whatever images it wanted are
+    missing, and ``reference`` says which part it is.
+    """
 
     reference: str
     reason: Reason

@@ -7,13 +7,15 @@ so that a killed run does not ask again. Knows nothing of where the content will
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from airgap import limits
 from airgap import plan as planning
 from airgap.catalog.image import CatalogImage, read_image
+from airgap.catalog.select import PackageChoice, Selection, parse_pattern, select
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -95,6 +97,7 @@ def survey(
     ``continue_on_error`` whatever is wrong with the first image that cannot be had.
     """
     surveyor = _Surveyor(client, memory, continue_on_error)
+    selection = selection_of(question)
     offers = []
     for text in question.catalogs:
         progress.stage(f"reading catalog {text}")
@@ -102,7 +105,10 @@ def survey(
         for problem in read.found.catalog.problems:
             progress.say(f"{text}: {problem}")
         offers.append(_Offer(text, read.found))
-    wanted = planning.in_order(_wanted(offers))
+    chosen = _choose(offers, selection)
+    for remark in chosen.remarks:
+        progress.say(remark)
+    wanted = planning.in_order(_wanted(offers, chosen))
     progress.stage("asking for manifests", total_images=len(wanted))
 
     def answer(want: Wanted) -> Sequence[graph.Node] | Reason:
@@ -111,7 +117,8 @@ def survey(
         return nodes
 
     answers = in_parallel(answer, wanted, workers=workers, stop=stop)
-    made = planning.make_plan(question, _bundles(offers), zip(wanted, answers, strict=True))
+    made = planning.make_plan(question, _bundles(chosen), _together(wanted, answers, offers))
+    surveyor.details.update((_place(fault), fault) for fault in _unreadable(offers))
     return Survey(made, surveyor.details)
 
 
@@ -225,30 +232,103 @@ def reason_for(error: AirgapError) -> Reason:
     raise error
 
 
-def _wanted(offers: Sequence[_Offer]) -> list[Wanted]:
-    wanted_by: dict[str, set[str]] = defaultdict(set)
-    for offer in offers:
-        for image, bundles in offer.found.catalog.wanted().items():
-            wanted_by[_bounded(image)].update(_bounded(bundle.name) for bundle in bundles)
+def selection_of(question: Question) -> Selection:
+    """Return what a question selects. Raises UsageError for what cannot be understood."""
+    return Selection(
+        packages=tuple(map(PackageChoice.parse, question.packages)) or None,
+        with_dependencies=question.dependencies,
+        exclude_images=tuple(map(parse_pattern, question.exclude)),
+        images=tuple(map(ImageReference.parse, question.images)),
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a selection comes to in all catalogs together, by the names that plans use."""
+
+    images: dict[str, set[str]]
+    bundles: dict[str, set[str]]
+    remarks: list[str]
+
+
+def _choose(offers: Sequence[_Offer], selection: Selection) -> _Chosen:
+    """Select in every catalog; a package may be in any of them. Raises UsageError."""
+    images: dict[str, set[str]] = {str(image): set() for image in selection.images}
+    bundles: dict[str, set[str]] = defaultdict(set)
+    remarks: list[str] = []
+    for offer, part in zip(offers, _shares(offers, selection), strict=True):
+        selected = select(offer.found.catalog, part)
+        remarks += [f"{offer.reference}: {remark}" for remark in selected.remarks]
+        for bundle in selected.bundles:
+            bundles[_bounded(bundle.name)].update(filter(None, [_bounded(bundle.package)]))
+        for image, wanting in selected.images.items():
+            names = images.setdefault(_bounded(image), set())
+            names.update(_bounded(bundle.name) for bundle in wanting)
+        if not selection.with_dependencies:
+            remarks += [
+                f"{offer.reference}: what was selected needs {bundle.name} too, of package"
+                f" {bundle.package}; --with-dependencies takes it along"
+                for bundle in selected.dependencies.further
+            ]
+    return _Chosen(images, bundles, remarks)
+
+
+def _shares(offers: Sequence[_Offer], selection: Selection) -> list[Selection]:
+    """Give each catalog the choices of packages that it has, and what nobody has to the first."""
+    if selection.packages is None or len(offers) == 1:
+        return [selection] * len(offers)
+    names = [{package.name for package in offer.found.catalog.packages} for offer in offers]
+    known = set().union(*names)
+    shares = []
+    for position, own in enumerate(names):
+        choices = [
+            choice
+            for choice in selection.packages
+            if choice.package in own or (position == 0 and choice.package not in known)
+        ]
+        shares.append(replace(selection, packages=tuple(choices)))
+    return shares
+
+
+def _wanted(offers: Sequence[_Offer], chosen: _Chosen) -> list[Wanted]:
     catalogs = [
         Wanted(offer.reference, (), (offer.found.format, offer.found.path)) for offer in offers
     ]
     named = {offer.reference for offer in offers}
     related = [
         Wanted(image, tuple(sorted(bundles)))
-        for image, bundles in wanted_by.items()
+        for image, bundles in chosen.images.items()
         if image not in named
     ]
     return catalogs + related
 
 
-def _bundles(offers: Sequence[_Offer]) -> list[planning.Bundle]:
-    packages: dict[str, set[str]] = defaultdict(set)
-    for offer in offers:
-        for bundle in offer.found.catalog.bundles:
-            found = [_bounded(bundle.package)] if bundle.package else []
-            packages[_bounded(bundle.name)].update(found)
-    return [planning.Bundle(name, tuple(sorted(found))) for name, found in packages.items()]
+def _bundles(chosen: _Chosen) -> list[planning.Bundle]:
+    return [planning.Bundle(name, tuple(sorted(p))) for name, p in chosen.bundles.items()]
+
+
+def _together(
+    wanted: Sequence[Wanted],
+    answers: Iterator[Sequence[graph.Node] | Reason],
+    offers: Sequence[_Offer],
+) -> Iterator[tuple[Wanted, Sequence[graph.Node] | Reason]]:
+    """Yield every image with its answer, then the parts of catalogs that could not be read."""
+    yield from zip(wanted, answers, strict=True)
+    for fault in _unreadable(offers):
+        yield Wanted(_place(fault)), Reason.UNREADABLE
+
+
+def _unreadable(offers: Sequence[_Offer]) -> list[str]:
+    faults = (f"{o.reference}: {fault}" for o in offers for fault in o.found.catalog.unreadable)
+    return list({_place(fault): fault for fault in faults}.values())
+
+
+def _place(fault: str) -> str:
+    """Return where a fault is, without what it is: that is not for the archive."""
+    catalog, _, rest = fault.partition(": ")
+    file, _, rest = rest.partition(": ")
+    document = re.match(r"document \d+(, line \d+)?", rest)
+    return _bounded(": ".join(filter(None, (catalog, file, document and document[0]))))
 
 
 def _bounded(text: str) -> str:

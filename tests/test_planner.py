@@ -104,7 +104,7 @@ def test_every_kind_of_error_has_its_word(error: AirgapError, reason: Reason) ->
 def test_every_word_is_used() -> None:
     kinds = (MalformedReference, NotFound, AccessDenied, Unreachable, RegistryError, Blocked)
     words = {reason_for(kind("x")) for kind in (*kinds, IntegrityError, MalformedContent)}
-    assert words | {Reason.SHA512, Reason.FOREIGN_LAYER} == set(Reason)
+    assert words | {Reason.SHA512, Reason.FOREIGN_LAYER, Reason.UNREADABLE} == set(Reason)
 
 
 @pytest.mark.parametrize("error", [StorageError("full"), Interrupted("stopped")])

@@ -35,6 +35,7 @@ NAMES = {
     "ManifestsOptions",
     "Missing",
     "NotFound",
+    "Part",
     "Refused",
     "RegistryError",
     "StorageError",
@@ -52,7 +53,7 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.export: (
         "(catalogs: 'Sequence[str]', output: 'Path', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
-        " recheck: 'bool' = False, continue_on_error: 'bool' = True,"
+        " part: 'Part | None' = None, recheck: 'bool' = False, continue_on_error: 'bool' = True,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),

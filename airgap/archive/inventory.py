@@ -40,7 +40,7 @@ def lines(plan: Plan) -> Iterator[bytes]:
         ("images", map(_image_record, plan.images)),
         ("holes", map(_hole_record, plan.holes)),
     ]
-    question = {"catalogs": plan.question.catalogs, "platform": plan.question.platform}
+    question = _question_record(plan.question)
     yield f'{{"airgap":{FORMAT},\n'.encode()
     yield f'"question":{_json(question)},\n'.encode()
     for position, (name, records) in enumerate(sections):
@@ -75,6 +75,17 @@ def parse(source: Iterable[bytes], what: str) -> Plan:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _question_record(question: Question) -> dict[str, Any]:
+    record: dict[str, Any] = {"catalogs": question.catalogs, "platform": question.platform}
+    choices = {
+        "packages": question.packages,
+        "dependencies": question.dependencies,
+        "exclude": question.exclude,
+        "images": question.images,
+    }
+    return record | {key: value for key, value in choices.items() if value}
 
 
 def _manifest_record(manifest: Manifest) -> dict[str, Any]:
@@ -145,7 +156,14 @@ class _Reader:
         catalogs = tuple(map(_reference, record["catalogs"]))
         if not catalogs:
             raise ValueError("it asks for no catalog")
-        return Question(catalogs, _text(record["platform"]))
+        return Question(
+            catalogs,
+            _text(record["platform"]),
+            packages=tuple(map(_text, record.get("packages", ()))),
+            dependencies=record.get("dependencies") is True,
+            exclude=tuple(map(_text, record.get("exclude", ()))),
+            images=tuple(map(_text, record.get("images", ()))),
+        )
 
     def _section(self, name: str, read: Callable[[dict[str, Any]], Record]) -> tuple[Record, ...]:
         if self._line() != f'"{name}":['.encode():

@@ -11,7 +11,7 @@ from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.errors import HOLES
-from airgap.exporter import export, plan_export
+from airgap.exporter import Part, export, plan_export
 from airgap.plan import MISSING_BLOB, counted
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     help="The archive. It grows as FILE.partial and gets its name when it is whole.",
 )
 @options.index_filter_option
+@options.part_options
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what an unfinished archive holds.")
 @options.continue_on_error_option
@@ -44,6 +45,10 @@ def export_command(
     catalogs: tuple[str, ...],
     archive: Path,
     platform: str,
+    packages: tuple[str, ...],
+    with_dependencies: bool,
+    exclude_images: tuple[str, ...],
+    images: tuple[str, ...],
     dry_run: bool,
     recheck: bool,
     continue_on_error: bool,
@@ -70,21 +75,23 @@ def export_command(
       airgap export registry.redhat.io/redhat/redhat-operator-index:v4.6 -o /media/usb/olm.tar
       airgap export -a pull-secret.json quay.io/my/catalog:v1 -o olm.tar --output json
       airgap export quay.io/my/catalog:v1 -o olm.tar --dry-run
+      airgap export quay.io/my/catalog:v1 -o olm.tar --package etcd:stable@head --package vault
     """
     options.set_verbosity(verbose)
     access = options.access_from(
         registry_config, insecure, certificate_authority, max_per_registry, registries_conf
     )
+    part = Part(packages, with_dependencies, exclude_images, images)
     with shown_progress(quiet) as progress:
         if dry_run:
             survey = plan_export(
-                catalogs, archive, access=access, platform=platform,
+                catalogs, archive, access=access, platform=platform, part=part,
                 continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
             progress.finish()
             return _print_plan(survey, output_format, skip_missing=skip_missing)
         result = export(
-            catalogs, archive, access=access, platform=platform, recheck=recheck,
+            catalogs, archive, access=access, platform=platform, part=part, recheck=recheck,
             continue_on_error=continue_on_error, progress=progress, stop=stop,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)

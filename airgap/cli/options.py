@@ -79,6 +79,40 @@ index_filter_option = click.option(
     " All variants of all images are taken, whatever it says.",
 )
 
+_PART_OPTIONS = (
+    click.option(
+        "--package",
+        "packages",
+        multiple=True,
+        metavar="NAME[:CHANNEL,…][@RANGE]",
+        help="Take this package alone; again for further ones. RANGE: '>=4.3,<4.4', a version,"
+        " or head. The catalog image itself stays whole.",
+    ),
+    click.option(
+        "--with-dependencies",
+        is_flag=True,
+        help="Take along what the chosen packages need of the catalog.",
+    ),
+    click.option(
+        "--exclude-image",
+        "exclude_images",
+        multiple=True,
+        metavar="REGEX",
+        help="Leave out images whose reference matches; wins over everything.",
+    ),
+    click.option(
+        "--image", "images", multiple=True, metavar="REF", help="Take this image besides."
+    ),
+)
+
+
+def part_options(command: Command) -> Command:
+    """Add the flags that choose a part of what catalogs offer."""
+    for option in reversed(_PART_OPTIONS):
+        command = option(command)
+    return command
+
+
 continue_on_error_option = click.option(
     "--continue-on-error/--no-continue-on-error",
     default=True,

@@ -24,7 +24,6 @@ def _lines(text: bytes) -> list[bytes]:
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     text = st.text(st.characters(codec="utf-8"), max_size=20)
-    st.from_regex(r"[a-z]{1,8}\.io(/[a-z0-9]{1,5}){1,2}:[a-z]{1,5}", fullmatch=True)
     digests = draw(st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=12))
     half = len(digests) // 2
     sizes = st.integers(0, limits.BLOB)
@@ -58,7 +57,15 @@ def plans(draw: st.DrawFn) -> Plan:
         for _ in range(draw(st.integers(0, 2)))
     )
     catalogs = (CatalogImage(0, draw(text), draw(text)),) if images else ()
-    question = Question(tuple(draw(st.lists(references, min_size=1, max_size=2))), draw(text))
+    some = st.lists(text, max_size=2).map(tuple)
+    question = Question(
+        tuple(draw(st.lists(references, min_size=1, max_size=2))),
+        draw(text),
+        packages=draw(some),
+        dependencies=draw(st.booleans()),
+        exclude=draw(some),
+        images=draw(some),
+    )
     return Plan(question, catalogs, bundles, tuple(manifests), blobs, images, holes)
 
 
