@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
 
-    from airgap.catalog.read import Found
+    from airgap.catalog.model import Catalog
     from airgap.digest import Digest
     from airgap.progress import Progress
     from airgap.registry.client import RegistryClient
@@ -98,13 +98,7 @@ def survey(
     """
     surveyor = _Surveyor(client, memory, continue_on_error)
     selection = selection_of(question)
-    offers = []
-    for text in question.catalogs:
-        progress.stage(f"reading catalog {text}")
-        read = surveyor.read_catalog(ImageReference.parse(text), text, question.platform)
-        for problem in read.found.catalog.problems:
-            progress.say(f"{text}: {problem}")
-        offers.append(_Offer(text, read.found))
+    offers = _read_catalogs(question, surveyor, progress)
     chosen = _choose(offers, selection)
     for remark in chosen.remarks:
         progress.say(remark)
@@ -123,11 +117,39 @@ def survey(
 
 
 @dataclass(frozen=True)
-class _Offer:
-    """A catalog of the question, and what was found in it."""
+class Offer:
+    """A catalog of a question: its reference as typed, its root's digest, what is in it."""
 
     reference: str
-    found: Found
+    digest: Digest
+    image: CatalogImage
+
+    @property
+    def catalog(self) -> Catalog:
+        """What it offers."""
+        return self.image.found.catalog
+
+
+def read_catalogs(
+    question: Question, client: RegistryClient, memory: Memory, progress: Progress
+) -> list[Offer]:
+    """Read the catalogs of a question, and ask for no other image.
+
+    What they hold can be read as long as ``memory`` has it. Raises what ``survey`` raises for
+    catalogs.
+    """
+    return _read_catalogs(question, _Surveyor(client, memory, continue_on_error=False), progress)
+
+
+def _read_catalogs(question: Question, surveyor: _Surveyor, progress: Progress) -> list[Offer]:
+    offers = []
+    for text in question.catalogs:
+        progress.stage(f"reading catalog {text}")
+        offer = surveyor.read_catalog(text, question.platform)
+        for problem in offer.catalog.problems:
+            progress.say(f"{text}: {problem}")
+        offers.append(offer)
+    return offers
 
 
 class _Surveyor:
@@ -154,11 +176,12 @@ class _Surveyor:
         root = self._resolve(reference, text)
         return graph.walk(root, lambda descriptor: self.manifest(reference, descriptor))
 
-    def read_catalog(self, reference: ImageReference, text: str, platform: str) -> CatalogImage:
+    def read_catalog(self, text: str, platform: str) -> Offer:
         """Read the catalog that an image holds, from its variant for one platform."""
-        return read_image(
-            self.walk(reference, text), platform, text, _CatalogContent(self, reference)
-        )
+        reference = ImageReference.parse(text)
+        nodes = self.walk(reference, text)
+        image = read_image(nodes, platform, text, _CatalogContent(self, reference))
+        return Offer(text, nodes[-1].descriptor.digest, image)
 
     def _resolve(self, reference: ImageReference, text: str) -> Descriptor:
         if known := self._memory.pinned(text):
@@ -251,13 +274,13 @@ class _Chosen:
     remarks: list[str]
 
 
-def _choose(offers: Sequence[_Offer], selection: Selection) -> _Chosen:
+def _choose(offers: Sequence[Offer], selection: Selection) -> _Chosen:
     """Select in every catalog; a package may be in any of them. Raises UsageError."""
     images: dict[str, set[str]] = {str(image): set() for image in selection.images}
     bundles: dict[str, set[str]] = defaultdict(set)
     remarks: list[str] = []
     for offer, part in zip(offers, _shares(offers, selection), strict=True):
-        selected = select(offer.found.catalog, part)
+        selected = select(offer.catalog, part)
         remarks += [f"{offer.reference}: {remark}" for remark in selected.remarks]
         for bundle in selected.bundles:
             bundles[_bounded(bundle.name)].update(filter(None, [_bounded(bundle.package)]))
@@ -273,11 +296,11 @@ def _choose(offers: Sequence[_Offer], selection: Selection) -> _Chosen:
     return _Chosen(images, bundles, remarks)
 
 
-def _shares(offers: Sequence[_Offer], selection: Selection) -> list[Selection]:
+def _shares(offers: Sequence[Offer], selection: Selection) -> list[Selection]:
     """Give each catalog the choices of packages that it has, and what nobody has to the first."""
     if selection.packages is None or len(offers) == 1:
         return [selection] * len(offers)
-    names = [{package.name for package in offer.found.catalog.packages} for offer in offers]
+    names = [{package.name for package in offer.catalog.packages} for offer in offers]
     known = set().union(*names)
     shares = []
     for position, own in enumerate(names):
@@ -290,9 +313,10 @@ def _shares(offers: Sequence[_Offer], selection: Selection) -> list[Selection]:
     return shares
 
 
-def _wanted(offers: Sequence[_Offer], chosen: _Chosen) -> list[Wanted]:
+def _wanted(offers: Sequence[Offer], chosen: _Chosen) -> list[Wanted]:
     catalogs = [
-        Wanted(offer.reference, (), (offer.found.format, offer.found.path)) for offer in offers
+        Wanted(offer.reference, (), (offer.image.found.format, offer.image.found.path))
+        for offer in offers
     ]
     named = {offer.reference for offer in offers}
     related = [
@@ -310,7 +334,7 @@ def _bundles(chosen: _Chosen) -> list[planning.Bundle]:
 def _together(
     wanted: Sequence[Wanted],
     answers: Iterator[Sequence[graph.Node] | Reason],
-    offers: Sequence[_Offer],
+    offers: Sequence[Offer],
 ) -> Iterator[tuple[Wanted, Sequence[graph.Node] | Reason]]:
     """Yield every image with its answer, then the parts of catalogs that could not be read."""
     yield from zip(wanted, answers, strict=True)
@@ -318,8 +342,8 @@ def _together(
         yield Wanted(_place(fault)), Reason.UNREADABLE
 
 
-def _unreadable(offers: Sequence[_Offer]) -> list[str]:
-    faults = (f"{o.reference}: {fault}" for o in offers for fault in o.found.catalog.unreadable)
+def _unreadable(offers: Sequence[Offer]) -> list[str]:
+    faults = (f"{o.reference}: {fault}" for o in offers for fault in o.catalog.unreadable)
     return list({_place(fault): fault for fault in faults}.values())
 
 
