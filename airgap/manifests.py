@@ -98,12 +98,32 @@ def write_manifests(
     a size limit that a single entry exceeds.
     """
     directory = prepare_manifests(options, archive, asked, places)
-    contents = {
+    name = cluster.resource_name(asked[0])
+    contents = cluster_files(options, name, places, arrived, catalogs, missing)
+    return put_files(directory, contents | {"receipt.json": receipt.text()})
+
+
+def cluster_files(
+    options: ManifestsOptions,
+    name: str,
+    places: Mapping,
+    arrived: Sequence[Target],
+    catalogs: Sequence[tuple[Target, Digest]],
+    missing: Sequence[Missing],
+) -> dict[str, str]:
+    """Return the files for a cluster by their names; one without content is not needed.
+
+    Raises UsageError for a size limit that a single entry exceeds.
+    """
+    return {
         "mapping.txt": mapping_text(places, reasons(missing)),
-        **_mirror_sets(options, cluster.resource_name(asked[0]), arrived),
+        **_mirror_sets(options, name, arrived),
         "catalogSource.yaml": cluster.catalog_sources(catalogs),
-        "receipt.json": receipt.text(),
     }
+
+
+def put_files(directory: Path, contents: dict[str, str]) -> Written:
+    """Put each file under its name, whole; take away one that has no content. StorageError."""
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
     for file, content in contents.items():

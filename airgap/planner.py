@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from airgap import limits
 from airgap import plan as planning
 from airgap.catalog.image import CatalogImage, read_image
-from airgap.catalog.select import PackageChoice, Selection, parse_pattern, select
+from airgap.catalog.select import Selection, select
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -32,6 +32,7 @@ from airgap.errors import (
 from airgap.oci import graph
 from airgap.oci.model import Descriptor
 from airgap.plan import Missing, Plan, Question, Reason, Wanted
+from airgap.question import selection_of
 from airgap.reference import ImageReference
 from airgap.transfer import in_parallel
 
@@ -112,7 +113,7 @@ def survey(
 
     answers = in_parallel(answer, wanted, workers=workers, stop=stop)
     made = planning.make_plan(question, _bundles(chosen), _together(wanted, answers, offers))
-    surveyor.details.update((_place(fault), fault) for fault in _unreadable(offers))
+    surveyor.details.update(unreadable(offers))
     return Survey(made, surveyor.details)
 
 
@@ -255,14 +256,15 @@ def reason_for(error: AirgapError) -> Reason:
     raise error
 
 
-def selection_of(question: Question) -> Selection:
-    """Return what a question selects. Raises UsageError for what cannot be understood."""
-    return Selection(
-        packages=tuple(map(PackageChoice.parse, question.packages)) or None,
-        with_dependencies=question.dependencies,
-        exclude_images=tuple(map(parse_pattern, question.exclude)),
-        images=tuple(map(ImageReference.parse, question.images)),
-    )
+def choose_images(question: Question, offers: Sequence[Offer], progress: Progress) -> set[str]:
+    """Return the images that a question takes of catalogs, as they are written there.
+
+    Raises UsageError for packages, channels or versions that no catalog has.
+    """
+    chosen = _choose(offers, selection_of(question))
+    for remark in chosen.remarks:
+        progress.say(remark)
+    return set(chosen.images)
 
 
 @dataclass(frozen=True)
@@ -338,13 +340,14 @@ def _together(
 ) -> Iterator[tuple[Wanted, Sequence[graph.Node] | Reason]]:
     """Yield every image with its answer, then the parts of catalogs that could not be read."""
     yield from zip(wanted, answers, strict=True)
-    for fault in _unreadable(offers):
-        yield Wanted(_place(fault)), Reason.UNREADABLE
+    for place, _ in unreadable(offers):
+        yield Wanted(place), Reason.UNREADABLE
 
 
-def _unreadable(offers: Sequence[Offer]) -> list[str]:
+def unreadable(offers: Sequence[Offer]) -> list[tuple[str, str]]:
+    """Return the parts of catalogs that cannot be read: where each is, and what is wrong."""
     faults = (f"{o.reference}: {fault}" for o in offers for fault in o.catalog.unreadable)
-    return list({_place(fault): fault for fault in faults}.values())
+    return list({_place(fault): fault for fault in faults}.items())
 
 
 def _place(fault: str) -> str:
