@@ -1,8 +1,9 @@
 """Carry an operator catalog and every image it needs across an air gap, digests unchanged.
 
 ``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
-``verify`` reads every byte of one, ``inspect`` says what one holds. Each returns a typed
-result with an ``exit_status``; what keeps one from finishing is an ``AirgapError``.
+``verify`` reads every byte of one, ``inspect`` says what one holds. ``mirror`` copies from
+registry to registry. Each returns a typed result with an ``exit_status``; what keeps one from
+finishing is an ``AirgapError``.
 """
 
 __version__ = "0.1.0"
@@ -26,11 +27,13 @@ from airgap.errors import (
     Unreachable,
     UsageError,
 )
-from airgap.exporter import ExportResult, Part, export
+from airgap.exporter import ExportResult, export
 from airgap.importer import ImportResult, import_archive
 from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
+from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
+from airgap.question import Part
 from airgap.registry.access import Access
 from airgap.verifier import Damage, VerifyResult, verify
 
@@ -52,6 +55,7 @@ __all__ = [
     "MalformedDigest",
     "MalformedReference",
     "ManifestsOptions",
+    "MirrorResult",
     "Missing",
     "NotFound",
     "Part",
@@ -65,5 +69,6 @@ __all__ = [
     "export",
     "import_archive",
     "inspect",
+    "mirror",
     "verify",
 ]

@@ -14,8 +14,9 @@ from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
 from airgap.errors import HOLES, IntegrityError, RegistryError, UsageError, printable
 from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
-from airgap.planner import Survey, selection_of, survey
+from airgap.planner import Survey, survey
 from airgap.progress import SILENT
+from airgap.question import DEFAULT_PLATFORM, Part, question_of
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
@@ -28,24 +29,6 @@ if TYPE_CHECKING:
     from airgap.digest import Digest
     from airgap.progress import Progress
     from airgap.registry.client import RegistryClient
-
-DEFAULT_PLATFORM = "linux/amd64"
-
-
-@dataclass(frozen=True)
-class Part:
-    """What to take of catalogs, and besides.
-
-    ``packages`` are written ``NAME[:CHANNEL[,CHANNEL…]][@RANGE]``, RANGE as ``>=4.3,<4.4``, a
-    version, or ``head``; () takes everything. With ``with_dependencies`` what those need in
-    the catalog comes along. ``exclude_images`` are regular expressions that are searched for
-    in references and win over everything; ``images`` are further references.
-    """
-
-    packages: Sequence[str] = ()
-    with_dependencies: bool = False
-    exclude_images: Sequence[str] = ()
-    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +85,7 @@ def export(
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = _question(catalogs, platform, part or Part())
+    question = question_of(catalogs, platform, part or Part())
     references = [ImageReference.parse(text) for text in catalogs]
     access, stop = access or Access(), stop or threading.Event()
     hosts = {reference.repository.host for reference in references}
@@ -140,7 +123,7 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = _question(catalogs, platform, part or Part())
+    question = question_of(catalogs, platform, part or Part())
     hosts = {ImageReference.parse(text).repository.host for text in catalogs}
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(hosts, stop) as client, _claim(output):
@@ -151,22 +134,6 @@ def plan_export(
             )
         run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
         return run.ask(Work(work_path(output)))
-
-
-def _question(catalogs: Sequence[str], platform: str, part: Part) -> Question:
-    """Return the question, once it is sure that it can be understood. Raises UsageError."""
-    if not catalogs:
-        raise UsageError("no catalog is named: there is nothing to export")
-    question = Question(
-        tuple(dict.fromkeys(catalogs)),
-        platform,
-        packages=tuple(dict.fromkeys(part.packages)),
-        dependencies=part.with_dependencies,
-        exclude=tuple(dict.fromkeys(part.exclude_images)),
-        images=tuple(dict.fromkeys(part.images)),
-    )
-    selection_of(question)
-    return question
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def _packages(plan: Plan) -> tuple[PackageSummary, ...]:
         for package in plan.packages_of(image.bundles):
             images[package].append(number)
     return tuple(
-        PackageSummary(name, bundles[name], len(images[name]), _size_of(plan, images[name]))
+        PackageSummary(name, bundles[name], len(images[name]), plan.size_of(images[name]))
         for name in sorted(bundles)
     )
 
@@ -131,15 +131,8 @@ def _images(plan: Plan) -> tuple[ImageSummary, ...]:
         ImageSummary(
             image.reference,
             str(plan.manifests[image.root].digest),
-            _size_of(plan, [number]),
+            plan.size_of([number]),
             tuple(sorted(plan.bundles[bundle].name for bundle in image.bundles)),
         )
         for number, image in enumerate(plan.images)
     )
-
-
-def _size_of(plan: Plan, images: list[int]) -> int:
-    """Return the bytes that images take up together, what they share counted once."""
-    manifests = {m for i in images for m in plan.manifests_of(plan.images[i])}
-    blobs = {b for m in manifests for b in plan.manifests[m].blobs}
-    return sum(plan.manifests[m].size for m in manifests) + sum(plan.blobs[b].size for b in blobs)

@@ -153,6 +153,14 @@ class Plan:
         """The size of all manifests and blobs, each counted once."""
         return sum(m.size for m in self.manifests) + sum(b.size for b in self.blobs)
 
+    def size_of(self, images: Iterable[int]) -> int:
+        """Return the bytes that images take up together, what they share counted once."""
+        manifests = {m for number in images for m in self.manifests_of(self.images[number])}
+        blobs = {b for m in manifests for b in self.manifests[m].blobs}
+        return sum(self.manifests[m].size for m in manifests) + sum(
+            self.blobs[b].size for b in blobs
+        )
+
     def packages_of(self, bundles: Iterable[int]) -> list[str]:
         """Return the packages that offer any of these bundles, sorted."""
         return sorted({package for b in bundles for package in self.bundles[b].packages})

@@ -38,7 +38,7 @@ from airgap.transfer import in_parallel
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airgap.catalog.model import Catalog
     from airgap.digest import Digest
@@ -104,16 +104,31 @@ def survey(
     for remark in chosen.remarks:
         progress.say(remark)
     wanted = planning.in_order(_wanted(offers, chosen))
-    progress.stage("asking for manifests", total_images=len(wanted))
-
-    def answer(want: Wanted) -> Sequence[graph.Node] | Reason:
-        nodes = surveyor.look_up(want)
-        progress.image()
-        return nodes
-
-    answers = in_parallel(answer, wanted, workers=workers, stop=stop)
+    answers = surveyor.look_up_all(wanted, workers, progress, stop)
     made = planning.make_plan(question, _bundles(chosen), _together(wanted, answers, offers))
     surveyor.details.update(unreadable(offers))
+    return Survey(made, surveyor.details)
+
+
+def survey_images(
+    references: Iterable[str],
+    client: RegistryClient,
+    memory: Memory,
+    *,
+    workers: int,
+    continue_on_error: bool,
+    progress: Progress,
+    stop: threading.Event,
+) -> Survey:
+    """Return a plan for images alone, without a catalog; those that cannot be had are holes.
+
+    Raises StorageError, Interrupted, and without ``continue_on_error`` whatever is wrong with
+    the first image that cannot be had.
+    """
+    surveyor = _Surveyor(client, memory, continue_on_error)
+    wanted = planning.in_order(Wanted(reference) for reference in references)
+    answers = surveyor.look_up_all(wanted, workers, progress, stop)
+    made = planning.make_plan(Question((), ""), (), zip(wanted, answers, strict=True))
     return Survey(made, surveyor.details)
 
 
@@ -159,6 +174,19 @@ class _Surveyor:
         self._client = client
         self._memory = memory
         self.details: dict[str, str] = {}
+
+    def look_up_all(
+        self, wanted: Sequence[Wanted], workers: int, progress: Progress, stop: threading.Event
+    ) -> Iterator[Sequence[graph.Node] | Reason]:
+        """Yield for each image its graph, or why there is none."""
+        progress.stage("asking for manifests", total_images=len(wanted))
+
+        def answer(want: Wanted) -> Sequence[graph.Node] | Reason:
+            nodes = self.look_up(want)
+            progress.image()
+            return nodes
+
+        return in_parallel(answer, wanted, workers=workers, stop=stop)
 
     def look_up(self, want: Wanted) -> Sequence[graph.Node] | Reason:
         """Return an image's graph, or why there is none."""

@@ -652,7 +652,7 @@ def test_a_tag_that_is_set_to_something_else_is_not_moved(exported: Site) -> Non
     other = _take_the_tag(exported)
     ran = exported.import_()
     assert ran.status == 5
-    assert f"test/etcd.0.9.2:latest: is at {other}, the archive has sha256:" in ran.out
+    assert f"test/etcd.0.9.2:latest: is at {other}, to be set to sha256:" in ran.out
     assert "Say --force-tags to move it." in ran.out
     assert _tagged(exported) == other
 

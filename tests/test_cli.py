@@ -374,7 +374,7 @@ def test_another_question_needs_another_archive(site: Site, finished: bool) -> N
     for flags, catalog in (((), "quay.io/lab/other:v1"), (("--index-filter-by-os", "x"), CATALOG)):
         ran = site.export(*flags, catalog=catalog)
         assert (ran.status, ran.out) == (2, "")
-        assert f"was begun for {CATALOG} (linux/amd64)" in ran.err
+        assert f"was begun for another question: {CATALOG}, platform linux/amd64" in ran.err
         assert "another -o FILE" in ran.err
 
 

@@ -32,7 +32,18 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 COMMANDS_PAGE = DOCS / "reference" / "cli.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-COMMANDS = sorted(cli.commands.items())
+
+
+def _commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Give every command that does something, by its full name."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
+COMMANDS = list(_commands(cli))
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -205,6 +216,7 @@ def test_every_public_name_is_explained() -> None:
     [
         "ExportResult",
         "ImportResult",
+        "MirrorResult",
         "Inspection",
         "VerifyResult",
         "Missing",
@@ -220,7 +232,7 @@ def test_every_field_is_listed(name: str) -> None:
     assert re.findall(r"`(\w+)`", row) == fields
 
 
-@pytest.mark.parametrize("name", ["export", "import_archive", "inspect", "verify"])
+@pytest.mark.parametrize("name", ["export", "import_archive", "inspect", "mirror", "verify"])
 def test_every_parameter_is_listed(name: str) -> None:
     text = (DOCS / "reference" / "python.md").read_text("utf-8")
     (row,) = re.findall(rf"^\| `{name}\((.*)\)` \|", text, re.MULTILINE)

@@ -10,10 +10,11 @@ import pytest
 import airgap
 from airgap.archive.reader import ArchiveReader
 from airgap.archive.state import State
-from airgap.importer import place_images, plan_import
+from airgap.importer import plan_import
 from airgap.mapping import mapping_text
 from airgap.plan import Reason
 from airgap.progress import Silent
+from airgap.pushing import place_images
 from airgap.reference import DestinationPrefix
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore

@@ -33,6 +33,7 @@ NAMES = {
     "MalformedDigest",
     "MalformedReference",
     "ManifestsOptions",
+    "MirrorResult",
     "Missing",
     "NotFound",
     "Part",
@@ -46,6 +47,7 @@ NAMES = {
     "export",
     "import_archive",
     "inspect",
+    "mirror",
     "verify",
 }
 
@@ -65,6 +67,14 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ImportResult'"
     ),
+    airgap.mirror: (
+        "(catalogs: 'Sequence[str]', destination: 'str', *,"
+        " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
+        " part: 'Part | None' = None, max_components: 'int' = 2,"
+        " manifests: 'ManifestsOptions | None' = None, force_tags: 'bool' = False,"
+        " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
+        " stop: 'threading.Event | None' = None) -> 'MirrorResult'"
+    ),
     airgap.verify: "(archive: 'Path', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
     airgap.inspect: "(archive: 'Path') -> 'Inspection'",
 }
@@ -74,8 +84,12 @@ FIELDS: dict[type[Any], str] = {
         "archive id images manifests blobs size fetched fetched_bytes missing exit_status"
     ),
     airgap.ImportResult: (
-        "archive id destination arrived sent sent_bytes mounted present manifests_sent missing"
-        " failed manifests files errors exit_status"
+        "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
+        " archive id destination manifests files exit_status"
+    ),
+    airgap.MirrorResult: (
+        "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
+        " catalogs id destination manifests files exit_status"
     ),
     airgap.VerifyResult: "archive id images size damage missing exit_status",
     airgap.Inspection: (
@@ -112,7 +126,7 @@ def test_the_functions_take_and_give_this(function: Callable[..., object]) -> No
 @pytest.mark.parametrize("result", FIELDS, ids=lambda result: result.__name__)
 def test_the_results_have_these_fields(result: type) -> None:
     fields = [field.name for field in dataclasses.fields(result)]
-    properties = [name for name, value in vars(result).items() if isinstance(value, property)]
+    properties = [name for name, value in inspect.getmembers(result) if isinstance(value, property)]
     assert (
         " ".join([*fields, *(name for name in properties if name == "exit_status")])
         == (FIELDS[result])

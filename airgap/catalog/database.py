@@ -18,7 +18,7 @@ from airgap import limits
 from airgap.errors import CatalogError, StorageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airgap.catalog.tree import StoredFile
 
@@ -135,7 +135,7 @@ def opened(file: StoredFile) -> Iterator[Database]:
         raise CatalogError(f"{name}: {file.size} bytes, more than {limits.CATALOG_DATABASE}")
     try:
         with closing(_private_copy(file)) as connection:
-            _confine(connection)
+            confine(connection)
             _refuse_part_of_a_page(connection, file.size, name)
             connection.set_authorizer(_authorize)
             yield Database(connection, name)
@@ -146,18 +146,37 @@ def opened(file: StoredFile) -> Iterator[Database]:
         ) from error
 
 
-def _private_copy(file: StoredFile) -> sqlite3.Connection:
-    """Open a copy that nobody else can reach, and that has no name any more.
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database that nobody changes any more, to be read alone.
 
     An immutable file is read without locks and without looking for journals beside it; so a
-    database in WAL mode can be read as well.
+    database in WAL mode can be read as well. Raises sqlite3.Error.
     """
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def confine(connection: sqlite3.Connection, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Set the limits on size and work; text then comes as bytes.
+
+    Once ``is_over`` says so, SQLite raises OperationalError with SQLITE_INTERRUPT, as it does
+    beyond the limit on work.
+    """
+    for setting in _SETTINGS:
+        connection.execute(setting)
+    connection.text_factory = bytes
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.CATALOG_CELL)
+    calls = itertools.count(1)
+    connection.set_progress_handler(lambda: next(calls) > _CALLS or is_over(), _STEPS_PER_CALL)
+
+
+def _private_copy(file: StoredFile) -> sqlite3.Connection:
+    """Open a copy that nobody else can reach, and that has no name any more."""
     try:
         with tempfile.TemporaryDirectory(prefix="airgap-") as private:
             path = Path(private, "catalog.db")
             with path.open("wb") as copy:
                 file.copy_to(copy)
-            return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+            return connect(path)
     except OSError as error:
         raise StorageError(
             f"{printable(file.path)}: cannot be copied to {tempfile.gettempdir()}: {error}",
@@ -170,15 +189,6 @@ def _refuse_part_of_a_page(connection: sqlite3.Connection, size: int, name: str)
     (page,) = connection.execute("PRAGMA page_size").fetchone()
     if size % page:
         raise CatalogError(f"{name}: cut: {size} bytes are no whole number of {page}-byte pages")
-
-
-def _confine(connection: sqlite3.Connection) -> None:
-    for setting in _SETTINGS:
-        connection.execute(setting)
-    connection.text_factory = bytes
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limits.CATALOG_CELL)
-    calls = itertools.count(1)
-    connection.set_progress_handler(lambda: next(calls) > _CALLS, _STEPS_PER_CALL)
 
 
 def _authorize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from airgap.catalog.dependencies import Dependencies, resolve
@@ -19,9 +19,9 @@ from airgap.catalog.versions import VersionRange, stated
 from airgap.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Set
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 
-    from airgap.catalog.model import Bundle, Channel
+    from airgap.catalog.model import Bundle, Channel, Package
     from airgap.reference import ImageReference
 
 HEAD: Final = "head"
@@ -135,6 +135,29 @@ def select(catalog: Catalog, selection: Selection) -> Selected:
         excluded=tuple(exclusion.hit),
         remarks=(*_left_out(catalog, everything), *exclusion.idle(), *dict.fromkeys(offer.remarks)),
     )
+
+
+def offered(
+    catalog: Catalog, packages: Collection[str] = (), channels: Collection[str] = ()
+) -> tuple[Package, ...]:
+    """Return a catalog's packages as they are: those named, with the channels named alone.
+
+    Without ``packages`` all, and of these what has one of the ``channels``. Raises UsageError
+    for a name that there is none of, with what comes near.
+    """
+    names = [package.name for package in catalog.packages]
+    for name in packages:
+        if name not in names:
+            raise _unknown("package", name, names)
+    chosen = [package for package in catalog.packages if not packages or package.name in packages]
+    known = list(dict.fromkeys(channel.name for each in chosen for channel in each.channels))
+    for name in channels:
+        if name not in known:
+            raise _unknown("channel", name, known)
+    if not channels:
+        return tuple(chosen)
+    cut = (replace(p, channels=tuple(c for c in p.channels if c.name in channels)) for p in chosen)
+    return tuple(package for package in cut if package.channels)
 
 
 def heads(catalog: Catalog) -> tuple[PackageChoice, ...]:

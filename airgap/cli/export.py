@@ -11,8 +11,9 @@ from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cli.running import Stop, shown_progress
 from airgap.errors import HOLES
-from airgap.exporter import Part, export, plan_export
+from airgap.exporter import export, plan_export
 from airgap.plan import MISSING_BLOB, counted
+from airgap.question import Part
 
 if TYPE_CHECKING:
     from airgap.exporter import ExportResult

@@ -7,64 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from airgap.cli import options, report
-from airgap.cli.progress import size
+from airgap.cli import options, pushing, report
 from airgap.cli.running import Stop, shown_progress
-from airgap.cluster import LARGEST_DOCUMENT, Scope
-from airgap.errors import HOLES
 from airgap.importer import import_archive, plan_import
-from airgap.manifests import ManifestsOptions
-from airgap.mapping import DEFAULT_COMPONENTS
-from airgap.plan import counted
 
 if TYPE_CHECKING:
-    from airgap.importer import ImportPlan, ImportResult
-
-SCOPES = click.Choice([scope.value for scope in Scope])
-
-
-def _directory(
-    _context: click.Context, _parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    if value is not None and value.exists() and not value.is_dir():
-        raise click.BadParameter(f"{value} is not a directory")
-    return value
-
-
-def _components(_context: click.Context, _parameter: click.Parameter, value: int) -> int:
-    if value < 0 or value == 1:
-        raise click.BadParameter(f"{value} is neither 0, for no limit, nor 2 or more")
-    return value
+    from airgap.importer import ImportResult
 
 
 @click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DEST")
-@click.option(
-    "--to-manifests",
-    type=options.OptionalPath(),
-    callback=_directory,
-    help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
-)
-@click.option(
-    "--max-components",
-    type=int,
-    default=DEFAULT_COMPONENTS,
-    callback=_components,
-    show_default=True,
-    help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
-)
-@click.option("--icsp-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True)
-@click.option("--idms-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True)
-@click.option(
-    "--max-icsp-size",
-    type=click.IntRange(1, LARGEST_DOCUMENT),
-    default=LARGEST_DOCUMENT,
-    show_default=True,
-    help="Bytes of one mirror set; what does not fit goes on in the next.",
-)
+@pushing.destination_options
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
-@click.option("--force-tags", is_flag=True, help="Move tags that are set to something else.")
+@pushing.force_tags_option
 @click.option("--dry-run", is_flag=True, help="Print what would go where, and stop.")
 @options.continue_on_error_option
 @options.skip_missing_option
@@ -108,7 +64,7 @@ def import_command(
     options.set_verbosity(verbose)
     if dry_run:
         plan = plan_import(archive, destination, max_components=max_components)
-        return _print_plan(plan, output_format, skip_missing)
+        return pushing.print_plan("import", plan, output_format, skip_missing=skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(
             archive,
@@ -117,9 +73,7 @@ def import_command(
                 registry_config, insecure, certificate_authority, max_per_registry
             ),
             max_components=max_components,
-            manifests=ManifestsOptions(
-                to_manifests, Scope(icsp_scope), Scope(idms_scope), max_icsp_size
-            ),
+            manifests=pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size),
             verify_first=verify_first,
             force_tags=force_tags,
             continue_on_error=continue_on_error,
@@ -134,36 +88,12 @@ def import_command(
     return status
 
 
-def _print_plan(plan: ImportPlan, output_format: str, skip_missing: bool) -> int:
-    status = HOLES if counted(plan.missing, skip_missing=skip_missing) else 0
-    if output_format == "json":
-        report.echo_json("import --dry-run", status, plan)
-    else:
-        for line in plan.mapping:
-            report.echo(line)
-    return status
-
-
 def _print(result: ImportResult) -> None:
     report.echo(f"archive   {result.archive} ({result.id})")
     report.echo(f"arrived   {result.arrived} images at {result.destination}")
-    report.echo(
-        f"this run  sent {result.sent} blobs ({size(result.sent_bytes)}) and"
-        f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
-    )
-    report.echo(f"wrote     {result.manifests}/: {', '.join(result.files)}")
-    if any(file.startswith("image") for file in result.files):
-        report.echo(
-            "apply     imageDigestMirrorSet.yaml and imageTagMirrorSet.yaml from OpenShift 4.13 on,"
-            " imageContentSourcePolicy.yaml before; not both"
-        )
-        report.echo(
-            "          the nodes then drain one after the other, and pull from the mirror with the"
-            " cluster's global pull secret alone"
-        )
-    report.echo_missing("MISSING from the archive, so not pushed", result.missing)
-    report.echo_missing("FAILED, so not at the destination", result.failed)
+    pushing.print_sent(result)
+    pushing.print_files(result.manifests, result.files)
+    pushing.print_holes("MISSING from the archive, so not pushed", result)
     if any(image.reason == "damaged" for image in result.failed):
         report.echo("  The archive is damaged: copy it again, and run the same command again.")
-    for hint in dict.fromkeys(error.hint for error in result.errors if error.hint):
-        report.echo(f"  {hint}")
+    pushing.print_hints(result)

@@ -9,9 +9,11 @@ import click
 
 from airgap import __version__
 from airgap.cli import report
+from airgap.cli.catalog import catalog_group
 from airgap.cli.export import export_command
 from airgap.cli.import_ import import_command
 from airgap.cli.inspect import inspect_command
+from airgap.cli.mirror import mirror_command
 from airgap.cli.running import stoppable
 from airgap.cli.serve import serve_command
 from airgap.cli.verify import verify_command
@@ -46,7 +48,15 @@ def cli() -> None:
     """
 
 
-for command in (export_command, import_command, inspect_command, verify_command, serve_command):
+for command in (
+    export_command,
+    import_command,
+    mirror_command,
+    catalog_group,
+    inspect_command,
+    verify_command,
+    serve_command,
+):
     cli.add_command(command)
 
 

@@ -8,7 +8,6 @@ each image goes; refuses to know why.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from airgap.arrival import Arrival
@@ -16,7 +15,7 @@ from airgap.digest import verified
 from airgap.errors import IntegrityError, NotFound, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from airgap.digest import Digest
     from airgap.plan import Blob, Image, Manifest, Plan
@@ -28,7 +27,9 @@ class RegistryDestination:
     """Where the images of a plan go.
 
     ``places`` gives the repository and the tag of each image, ``manifest`` the bytes of a
-    manifest by number. ``tags_set`` are the images whose tag is at the destination already.
+    manifest by number. An image whose tag is "" is known by its digest alone. ``tags_set`` are
+    the images whose tag, or else digest, is at the destination already.
+    ``holders`` are repositories, here or elsewhere, that are said to have a blob.
     """
 
     def __init__(
@@ -38,13 +39,18 @@ class RegistryDestination:
         places: Mapping[Image, tuple[Repository, str]],
         manifest: Callable[[int], bytes],
         tags_set: frozenset[Image],
+        holders: Mapping[Digest, Iterable[Repository]],
     ) -> None:
         self._client = client
         self._plan = plan
         self._places = places
         self._manifest = manifest
         self._tags_set = tags_set
-        self._holders: dict[Digest, list[Repository]] = defaultdict(list)
+        self._holders: dict[tuple[str, Digest], Repository] = {
+            (repository.host, digest): repository
+            for digest, repositories in holders.items()
+            for repository in repositories
+        }
         self._hosts = {str(repository): repository for repository, _ in places.values()}
         self._unfilled = {places[image][0] for image in places if image not in tags_set}
         self._lock = threading.Lock()
@@ -71,7 +77,7 @@ class RegistryDestination:
             )
             arrival = Arrival.SENT
         with self._lock:
-            self._holders[blob.digest].append(repository)
+            self._holders[repository.host, blob.digest] = repository
         return arrival
 
     def put_image(self, image: Image) -> None:
@@ -85,7 +91,7 @@ class RegistryDestination:
             manifest, raw = self._plan.manifests[number], self._manifest(number)
             if not is_known or not self._reads_back(repository, manifest, raw):
                 self._put_manifest(repository, manifest, raw)
-        if is_known:
+        if is_known or not tag:
             return
         root = self._plan.manifests[image.root]
         self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
@@ -112,9 +118,9 @@ class RegistryDestination:
         return None
 
     def _mounted(self, blob: Blob, repository: Repository) -> bool:
-        """Mount a blob from a repository that this run has seen it in, if there is one."""
-        holders = self._holders[blob.digest]
-        return bool(holders) and self._client.mount(repository, blob.digest, holders[0].path)
+        """Mount a blob from another repository of the registry that has it, if there is one."""
+        holder = self._holders.get((repository.host, blob.digest), repository)
+        return holder != repository and self._client.mount(repository, blob.digest, holder.path)
 
     def _put_manifest(self, repository: Repository, manifest: Manifest, raw: bytes) -> None:
         self._client.put_manifest(repository, str(manifest.digest), raw, manifest.media_type)

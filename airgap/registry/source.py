@@ -15,6 +15,7 @@ from airgap.reference import ImageReference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airgap.digest import Digest
     from airgap.plan import Blob, Plan
     from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
@@ -53,3 +54,7 @@ class RegistrySource:
     def origin(self, blob: Blob) -> str:
         """Return where a blob comes from, for errors: the last repository that is asked."""
         return f"{list(self._repositories[blob])[-1]}"
+
+    def holders(self) -> dict[Digest, list[Repository]]:
+        """Return the repositories that are said to have each blob."""
+        return {blob.digest: list(found) for blob, found in self._repositories.items()}

@@ -319,7 +319,7 @@ class TestOneCatalogInEveryFormat:
 
     def test_manifests_and_a_file_based_catalog_give_the_same_rows(self, tmp_path: Path) -> None:
         tree, found = read_local(_HERE / "package-manifests" / "pkgman-flat")
-        converted = written(tmp_path / "fbc", {"index.yaml": _as_file_based(found.catalog)})
+        converted = written(tmp_path / "fbc", {"index.yaml": as_file_based(found.catalog)})
         other_tree, other = read_local(converted)
         assert other.format == "file-based"
         one, two = tmp_path / "one.db", tmp_path / "two.db"
@@ -340,7 +340,7 @@ def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def _as_file_based(catalog: Catalog) -> str:
+def as_file_based(catalog: Catalog) -> str:
     """The catalog as ``opm`` would write it, but that bundles in no channel stay."""
     said: list[dict[str, Any]] = []
     for package in catalog.packages:

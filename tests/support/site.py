@@ -75,6 +75,12 @@ class Site:
         into = ("--insecure", "--to-manifests", self.manifests)
         return airgap("import", archive or self.archive, where, *into, *flags)
 
+    def mirror(self, *flags: object, catalog: str = CATALOG, namespace: str = "") -> Ran:
+        """Run mirror, from the upstream to the destination."""
+        where = self.destination.host + namespace
+        through = ("--insecure", "--registries-conf", self.registries_conf)
+        return airgap("mirror", catalog, where, *through, "--to-manifests", self.manifests, *flags)
+
     def tags_at_destination(self) -> set[str]:
         """Every ``repository:tag`` that the destination has."""
         store = DirectoryStore(self.folder / "destination", durable=False)

@@ -1,0 +1,130 @@
+"""What ``import`` and ``mirror`` share: flags about the destination, and how a push is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from airgap.cli import options, report
+from airgap.cli.progress import size
+from airgap.cluster import LARGEST_DOCUMENT, Scope
+from airgap.errors import HOLES
+from airgap.manifests import ManifestsOptions
+from airgap.mapping import DEFAULT_COMPONENTS
+from airgap.plan import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from airgap.pushing import PushPlan, PushResult
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+SCOPES = click.Choice([scope.value for scope in Scope])
+
+
+def _directory(
+    _context: click.Context, _parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    if value is not None and value.exists() and not value.is_dir():
+        raise click.BadParameter(f"{value} is not a directory")
+    return value
+
+
+def _components(_context: click.Context, _parameter: click.Parameter, value: int) -> int:
+    if value < 0 or value == 1:
+        raise click.BadParameter(f"{value} is neither 0, for no limit, nor 2 or more")
+    return value
+
+
+_DESTINATION_OPTIONS = (
+    click.option(
+        "--to-manifests",
+        type=options.OptionalPath(),
+        callback=_directory,
+        help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
+    ),
+    click.option(
+        "--max-components",
+        type=int,
+        default=DEFAULT_COMPONENTS,
+        callback=_components,
+        show_default=True,
+        help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
+    ),
+    click.option("--icsp-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True),
+    click.option("--idms-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True),
+    click.option(
+        "--max-icsp-size",
+        type=click.IntRange(1, LARGEST_DOCUMENT),
+        default=LARGEST_DOCUMENT,
+        show_default=True,
+        help="Bytes of one mirror set; what does not fit goes on in the next.",
+    ),
+)
+
+force_tags_option = click.option(
+    "--force-tags", is_flag=True, help="Move tags that are set to something else."
+)
+
+
+def destination_options(command: Command) -> Command:
+    """Add the flags that shape names and files at the destination."""
+    for option in reversed(_DESTINATION_OPTIONS):
+        command = option(command)
+    return command
+
+
+def manifests_from(
+    to_manifests: Path | None, icsp_scope: str, idms_scope: str, max_icsp_size: int
+) -> ManifestsOptions:
+    """Return what the flags about the cluster's files say."""
+    return ManifestsOptions(to_manifests, Scope(icsp_scope), Scope(idms_scope), max_icsp_size)
+
+
+def print_plan(command: str, plan: PushPlan, output_format: str, *, skip_missing: bool) -> int:
+    """Print what would go where, and return the exit status."""
+    status = HOLES if counted(plan.missing, skip_missing=skip_missing) else 0
+    if output_format == "json":
+        report.echo_json(f"{command} --dry-run", status, plan)
+    else:
+        for line in plan.mapping:
+            report.echo(line)
+    return status
+
+
+def print_sent(result: PushResult) -> None:
+    """Print what a run has sent."""
+    report.echo(
+        f"this run  sent {result.sent} blobs ({size(result.sent_bytes)}) and"
+        f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
+    )
+
+
+def print_files(directory: Path, files: Sequence[str]) -> None:
+    """Print which files were written, and what applying them does."""
+    report.echo(f"wrote     {directory}/: {', '.join(files)}")
+    if any(file.startswith("image") for file in files):
+        report.echo(
+            "apply     imageDigestMirrorSet.yaml and imageTagMirrorSet.yaml from OpenShift 4.13 on,"
+            " imageContentSourcePolicy.yaml before; not both"
+        )
+        report.echo(
+            "          the nodes then drain one after the other, and pull from the mirror with the"
+            " cluster's global pull secret alone"
+        )
+
+
+def print_holes(missing_title: str, result: PushResult) -> None:
+    """Print what is not at the destination."""
+    report.echo_missing(missing_title, result.missing)
+    report.echo_missing("FAILED, so not at the destination", result.failed)
+
+
+def print_hints(result: PushResult) -> None:
+    """Print what can be done about failures, each advice once."""
+    for hint in dict.fromkeys(error.hint for error in result.errors if error.hint):
+        report.echo(f"  {hint}")

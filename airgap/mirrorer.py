@@ -1,0 +1,156 @@
+"""Mirror: catalogs and all their images from registry to registry, when both can be reached.
+
+An export and an import in one, without an archive: the same plan, the same places, the same
+files. Manifests and the catalogs themselves are kept in a temporary directory while it runs;
+everything else goes straight through.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airgap import mapping
+from airgap.archive import inventory
+from airgap.digest import Hasher
+from airgap.manifests import ManifestsOptions
+from airgap.planner import survey
+from airgap.progress import SILENT
+from airgap.pushing import Delivery, PushPlan, PushResult
+from airgap.question import DEFAULT_PLATFORM, Part, question_of
+from airgap.reference import DestinationPrefix, ImageReference
+from airgap.registry.access import Access
+from airgap.upstream import Run, Upstream, scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from airgap.archive.work import Work
+    from airgap.digest import Digest
+    from airgap.plan import Plan, Question
+    from airgap.planner import Survey
+    from airgap.progress import Progress
+    from airgap.registry.client import RegistryClient
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorResult(PushResult):
+    """What a mirror run did; ``missing`` are the images that could not be had.
+
+    ``id`` is the digest of the inventory that an archive of the same content would have.
+    """
+
+    catalogs: tuple[str, ...]
+    id: Digest
+    destination: str
+    manifests: Path
+    files: tuple[str, ...]
+
+
+def mirror(
+    catalogs: Sequence[str],
+    destination: str,
+    *,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
+    max_components: int = mapping.DEFAULT_COMPONENTS,
+    manifests: ManifestsOptions | None = None,
+    force_tags: bool = False,
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> MirrorResult:
+    """Copy catalogs and everything they refer to below ``host[:port][/namespace]``.
+
+    Takes what ``export`` would take, puts it where ``import_archive`` would put it, and writes
+    the same files. Catalogs are pushed last; an image that cannot be had, or not be put there,
+    does not stop the rest, unless ``continue_on_error`` is off. Run again, it sends only what
+    is not there yet. A tag that is set already moves only with ``force_tags``.
+
+    Raises UsageError, RegistryError and Refused for the catalogs themselves, StorageError,
+    Interrupted, and Unreachable when the destination is down. Setting ``stop`` ends it soon.
+    """
+    question = question_of(catalogs, platform, part or Part())
+    prefix = DestinationPrefix.parse(destination)
+    options = manifests or ManifestsOptions()
+    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), question)
+    with run.connect(prefix) as client, scratch() as work:
+        client.check(prefix.host)
+        found = run.ask(client, work)
+        delivery = _delivery(found.plan, prefix, max_components)
+        delivery.prepare(options)
+        upstream = Upstream(client, found.plan, work)
+        push = run.push(
+            client, upstream, delivery.targets, upstream.holders(), force_tags=force_tags
+        )
+        lacking, failed = upstream.sorted_out(push)
+        holes = [*found.missing, *lacking]
+        written = delivery.write(options, push.arrived, [*holes, *(image for image, _ in failed)])
+    return MirrorResult.of(
+        [push],
+        holes,
+        failed,
+        catalogs=question.catalogs,
+        id=delivery.id,
+        destination=str(prefix),
+        manifests=written.directory,
+        files=written.files,
+    )
+
+
+def plan_mirror(
+    catalogs: Sequence[str],
+    destination: str,
+    *,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
+    max_components: int = mapping.DEFAULT_COMPONENTS,
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> PushPlan:
+    """Ask the sources and say what would go where; the destination hears nothing of it.
+
+    Raises what ``mirror`` raises for the sources and for names.
+    """
+    question = question_of(catalogs, platform, part or Part())
+    prefix = DestinationPrefix.parse(destination)
+    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), question)
+    with run.connect(prefix) as client, scratch() as work:
+        found = run.ask(client, work)
+    return _delivery(found.plan, prefix, max_components).planned(found.missing)
+
+
+@dataclass(frozen=True)
+class _Run(Run):
+    """The steps of one run that ask registries."""
+
+    question: Question
+
+    def connect(self, prefix: DestinationPrefix) -> RegistryClient:
+        """Return a client that knows which hosts the operator has named."""
+        sources = {ImageReference.parse(text).repository.host for text in self.question.catalogs}
+        return self.access.connect({prefix.host, *sources}, self.stop, writes=True)
+
+    def ask(self, client: RegistryClient, work: Work) -> Survey:
+        """Find out what there is to take."""
+        return survey(
+            self.question,
+            client,
+            work,
+            workers=self.access.connections,
+            continue_on_error=self.continue_on_error,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+
+def _delivery(plan: Plan, prefix: DestinationPrefix, max_components: int) -> Delivery:
+    hasher = Hasher()
+    for line in inventory.lines(plan):
+        hasher.update(line)
+    return Delivery.to(prefix, plan, hasher.digest(), max_components)
