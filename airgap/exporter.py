@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,14 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
-from airgap.errors import HOLES, IntegrityError, RegistryError, UsageError, printable
+from airgap.errors import (
+    HOLES,
+    IntegrityError,
+    RegistryError,
+    StorageError,
+    UsageError,
+    printable,
+)
 from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
@@ -143,10 +150,17 @@ def _claim(output: Path) -> Iterator[State]:
     state = State(output)
     try:
         yield state
-    finally:
-        # Path.exists raises on a medium that has gone, and would hide why the run ended.
-        unfinished = any(os.path.exists(p) for p in (partial_path(output), work_path(output)))  # noqa: PTH110
-        state.release(finished=not unfinished)
+    except BaseException:
+        # On a medium that has gone this fails too, and would hide why the run ended.
+        with suppress(StorageError):
+            state.release(finished=not _is_begun(output))
+        raise
+    state.release(finished=not _is_begun(output))
+
+
+def _is_begun(output: Path) -> bool:
+    # Path.exists raises on a medium that has gone.
+    return any(os.path.exists(path) for path in (partial_path(output), work_path(output)))  # noqa: PTH110
 
 
 @dataclass

@@ -169,7 +169,8 @@ def _is_host(text: str) -> bool:
     if _HOST.fullmatch(text) is None and _IPV6_HOST.fullmatch(text) is None:
         return False
     port = text.rpartition("]")[2].partition(":")[2]
-    return not port or 1 <= int(port[:6]) <= 65535
+    # Zeros in front count for nothing, and int() refuses thousands of digits.
+    return not port or 1 <= int(port.lstrip("0")[:6] or "0") <= 65535
 
 
 def is_hub(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shlex
 import signal
 import subprocess
@@ -20,12 +21,14 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State, state_path
 from airgap.archive.work import work_path
 from airgap.cli.main import cli
+from airgap.plan import Reason
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from tests.support import images
 from tests.support.command import airgap, airgap_process, start_airgap
-from tests.support.faults import answer, stall
+from tests.support.faults import answer, challenge, stall
 from tests.support.lab import CATALOG, CATALOGS, build_lab
+from tests.support.plans import archive_of, some_content
 from tests.support.site import SMALL, Site, Supply, open_site
 from tests.support.upstream import StoreUpstream, put
 
@@ -155,6 +158,30 @@ def test_an_error_is_a_json_document_too(site: Site, output: list[str]) -> None:
         assert ran.json.keys() == {"exit_status", "error", "hint"}
 
 
+EVIL = "\x9b31m\u202eevil\x1b[2J\x00\u2066"
+
+
+def test_json_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    path, content = tmp_path / "olm.tar", some_content()
+    content.holes[EVIL] = Reason.MALFORMED_REFERENCE
+    archive_of(path, content)
+    for command in (["inspect"], ["verify"], ["import", "--dry-run"]):
+        destination = ["registry.example.com"] if "import" in command else []
+        ran = airgap(*command, path, *destination, "--output", "json")
+        assert ran.status == 3
+        assert [hole["reference"] for hole in ran.json["missing"]] == [EVIL]
+        assert ran.out.isascii()
+        assert ran.out.replace("\n", "").isprintable()
+        assert all(character.isprintable() or character == "\n" for character in ran.err)
+
+
+def test_an_error_as_json_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    ran = airgap("verify", tmp_path / "\u202eevil", "--output", "json")
+    assert ran.status == 2
+    assert "\u202eevil" in ran.json["error"]
+    assert ran.out.isascii()
+
+
 def test_progress_is_told_on_stderr_line_by_line(site: Site) -> None:
     ran = site.export()
     assert ran.err.splitlines() == [
@@ -229,6 +256,46 @@ def test_an_empty_variable_counts_as_not_set(site: Site, monkeypatch: pytest.Mon
     for name in ("REGISTRY_AUTH_FILE", "REG_CREDS"):
         monkeypatch.setenv(name, "")
     assert site.export().status == 0
+
+
+def test_a_user_without_a_home_has_no_credentials_and_no_trouble(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert site.export().status == 0
+    assert site.import_().status == 0
+
+
+def test_a_credential_helper_that_fails_ends_the_export_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, log, auth = site.folder / "bin", site.folder / "log", site.folder / "auth.json"
+    folder.mkdir()
+    helper = folder / "docker-credential-broken"
+    helper.write_text(f"#!/bin/sh\necho run >> {log}\necho no keyring >&2\nexit 1\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    auth.write_text(json.dumps({"credHelpers": {f"{site.upstream.host}/quay.io/test": "broken"}}))
+    auth.chmod(0o600)
+    guard = challenge('Basic realm="lab"', "Basic never")
+    site.upstream.fault("GET", r"/v2/quay\.io/test/.*", guard)
+    ran = site.export("-a", auth)
+    assert (ran.status, ran.out) == (2, "")
+    assert f"{auth}: credential helper broken for {site.upstream.host}" in ran.err
+    assert "no keyring" in ran.err
+    assert log.read_text() == "run\n"
+    assert not site.archive.exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, command: str) -> None:
+    ran = airgap(command, tmp_path / ("x" * 300))
+    assert (ran.status, ran.out) == (6, "")
+    assert "File name too long" in ran.err
 
 
 def test_the_registries_conf_may_come_from_the_environment(
@@ -545,8 +612,33 @@ def test_what_does_not_fit_a_policy_goes_on_in_the_next(exported: Site) -> None:
 
 def test_a_policy_too_small_for_anything_is_refused(exported: Site) -> None:
     ran = exported.import_("--max-icsp-size", "20")
-    assert ran.status == 2
+    assert (ran.status, ran.out) == (2, "")
     assert "20" in ran.err
+    assert exported.destination.asked == []
+    assert not exported.manifests.exists()
+
+
+def test_a_place_for_the_files_that_cannot_be_made_is_refused_before_the_first_request(
+    exported: Site,
+) -> None:
+    (exported.folder / "file").write_text("in the way")
+    ran = exported.import_("--to-manifests", exported.folder / "file" / "manifests")
+    assert (ran.status, ran.out) == (6, "")
+    assert str(exported.folder / "file") in ran.err
+    assert "Not a directory" in ran.err
+    assert exported.destination.asked == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_for_the_files_without_permission_is_refused_before_the_first_request(
+    exported: Site,
+) -> None:
+    exported.manifests.mkdir(mode=0o555)
+    ran = exported.import_()
+    assert (ran.status, ran.out) == (6, "")
+    assert str(exported.manifests) in ran.err
+    assert "Permission denied" in ran.err
+    assert exported.destination.asked == []
 
 
 # Several catalogs.

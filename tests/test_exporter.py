@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 import airgap
+from airgap import limits
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State, state_path
 from airgap.archive.work import work_path
@@ -14,8 +17,9 @@ from airgap.progress import Silent
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from tests.support import images
-from tests.support.faults import answer
+from tests.support.faults import answer, flip
 from tests.support.lab import CATALOG
+from tests.support.odd_catalog import supply_naming
 from tests.support.site import Site, Supply, open_site
 from tests.support.upstream import put
 
@@ -148,6 +152,80 @@ def test_recheck_hashes_what_is_there_again(site: Site, access: airgap.Access) -
     result = airgap.export([CATALOG], site.archive, access=access, recheck=True)
     assert (result.fetched, result.missing) == (2, ())
     assert airgap.verify(site.archive).exit_status == 0
+
+
+@pytest.mark.parametrize("repository", ["lab/catalog", "(coreos|test)/.*"])
+def test_content_altered_once_on_the_way_arrives(
+    site: Site, access: airgap.Access, repository: str
+) -> None:
+    path = f"/v2/quay.io/{repository}/blobs/.*"
+    site.upstream.fault("GET", path, flip(at=20), hits=(1,))
+    result = airgap.export([CATALOG], site.archive, access=access)
+    assert (result.exit_status, result.missing) == (0, ())
+    assert airgap.verify(site.archive).exit_status == 0
+    assert site.upstream.count("GET", ".*/blobs/.*") == result.blobs + 1
+
+
+def test_content_that_is_always_altered_is_told_with_its_place(
+    site: Site, access: airgap.Access
+) -> None:
+    image = site.supply.lab.images["quay.io/test/etcd.0.9.2"]
+    blob = list(image.blobs)[-1]
+    site.upstream.fault("GET", f".*/blobs/{blob}", flip(at=20))
+    (hole,) = airgap.export([CATALOG], site.archive, access=access).missing
+    assert hole.reference == image.reference
+    assert hole.detail.startswith(f"quay.io/test/etcd.0.9.2: {blob}")
+    assert site.upstream.count("GET", f".*/blobs/{blob}") == 2
+
+
+def test_a_name_of_many_megabytes_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "_FIRST_DELAY", 0.001)
+    with open_site(tmp_path, supply_naming(tmp_path, "X" * (17 << 20))) as site:
+        access = airgap.Access(registries_conf=site.registries_conf)
+        result = airgap.export([CATALOG], site.archive, access=access)
+        again = airgap.export([CATALOG], site.archive, access=access)
+    assert result.exit_status == again.exit_status == 3
+    (hole,) = result.missing
+    assert hole.reason == "malformed-reference"
+    assert hole.reference == "X" * limits.NAME + "…"
+    assert hole.bundles and hole.packages == ("etcd",)
+    assert (again.fetched, len(again.missing)) == (0, 1)
+    assert airgap.verify(site.archive).exit_status == 3
+    assert airgap.inspect(site.archive).missing[0].reference == hole.reference
+
+
+@pytest.mark.parametrize(("status", "skipped"), [(404, 0), (403, 3)])
+def test_what_does_not_exist_may_be_skipped(
+    site: Site, access: airgap.Access, status: int, skipped: int
+) -> None:
+    site.upstream.fault("GET", r".*/test/etcd\.0\.9\.2/manifests/.*", answer(status))
+    result = airgap.export([CATALOG], site.archive, access=access)
+    assert result.status() == result.exit_status == 3
+    assert result.status(skip_missing=True) == skipped
+
+
+def test_a_medium_that_has_gone_is_told_whatever_else_fails_then(
+    site: Site, access: airgap.Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaving(Silent):
+        def stage(self, name: str, *, total_bytes: int = 0, total_images: int = 0) -> None:
+            if name == "fetching blobs":
+                monkeypatch.setattr(os, "pwrite", _gone)
+                monkeypatch.setattr(os, "stat", _gone)
+                monkeypatch.setattr(os, "unlink", _gone)
+
+    with pytest.raises(airgap.StorageError, match=r"olm\.tar\.partial: No such device") as caught:
+        airgap.export([CATALOG], site.archive, access=access, progress=Leaving())
+    monkeypatch.undo()
+    assert caught.value.hint is not None
+    assert "connect it" in caught.value.hint
+    assert not airgap.export([CATALOG], site.archive, access=access).missing
+
+
+def _gone(*_: object, **__: object) -> None:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def test_a_request_to_stop_ends_the_export(site: Site, access: airgap.Access) -> None:

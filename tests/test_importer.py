@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 import airgap
+from airgap import limits
 from airgap.archive.reader import ArchiveReader
 from airgap.archive.state import State
 from airgap.importer import plan_import
@@ -19,11 +23,14 @@ from airgap.reference import DestinationPrefix
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from tests.support.faults import FaultyRegistry, answer, missing
-from tests.support.plans import Content, archive_of, begin, some_content
+from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from airgap.registry.http_server import Response
+    from tests.support.faults import Exchange
 
 CATALOG = "quay.io/lab/catalog:v1"
 
@@ -121,6 +128,109 @@ def test_an_image_that_is_refused_costs_itself(archive: Path, destination: Fault
         _import(archive, destination, continue_on_error=False)
 
 
+def test_a_repository_that_fails_for_ever_costs_its_image(
+    archive: Path, destination: FaultyRegistry
+) -> None:
+    destination.fault("POST|PUT", r".*/lab/image-1/.*", answer(500))
+    result = _import(archive, destination)
+    (failed,) = result.failed
+    assert failed.reference == "quay.io/lab/image-1:v1"
+    assert "answers 500" in failed.detail
+    with ArchiveReader(archive) as reader:
+        assert result.arrived == len(reader.plan.images) - 1
+    assert result.exit_status == 5
+    receipt = json.loads((result.manifests / "receipt.json").read_text())
+    assert "quay.io/lab/image-1:v1" not in {image["reference"] for image in receipt["images"]}
+
+
+def test_a_registry_that_is_unavailable_for_ever_ends_the_import(
+    archive: Path, destination: FaultyRegistry
+) -> None:
+    destination.fault("POST", ".*/blobs/uploads/", answer(503))
+    with pytest.raises(airgap.Unreachable, match=r"answers 503.*given up after 6 attempts"):
+        _import(archive, destination)
+    assert destination.count("POST") <= 6 * airgap.Access().connections
+    assert not archive.with_name("manifests").exists()
+
+
+@pytest.mark.parametrize("status", [403, 405, 500])
+def test_what_a_registry_will_not_mount_is_sent(
+    archive: Path, destination: FaultyRegistry, status: int
+) -> None:
+    def refuse(exchange: Exchange) -> Response:
+        mounts = "mount" in exchange.request.query
+        return answer(status)(exchange) if mounts else exchange.honest()
+
+    destination.fault("POST", ".*/blobs/uploads/", refuse)
+    result = _import(archive, destination)
+    assert (result.exit_status, result.failed, result.mounted) == (0, (), 0)
+    with ArchiveReader(archive) as reader:
+        plan = reader.plan
+    assert result.sent == sum(len(plan.blobs_of(image)) for image in plan.images)
+
+
+def _forgetting_a_blob_of(path: Path, reference: str) -> None:
+    """Make an archive whose inventory lacks a blob that one image's manifest names."""
+    content = some_content()
+    plan = content.plan()
+    image = next(image for image in plan.images if image.reference == reference)
+    root = plan.manifests[image.root]
+    manifests = list(plan.manifests)
+    manifests[image.root] = replace(root, blobs=root.blobs[:-1])
+    begin(path, content, replace(plan, manifests=tuple(manifests)))
+    fill(path, content)
+
+
+def test_an_image_that_is_more_than_the_inventory_says_is_never_touched(
+    tmp_path: Path, destination: FaultyRegistry
+) -> None:
+    path = tmp_path / "lacks.tar"
+    _forgetting_a_blob_of(path, "quay.io/lab/image-1:v1")
+    result = _import(path, destination)
+    (failed,) = result.failed
+    assert (failed.reference, failed.reason) == ("quay.io/lab/image-1:v1", "damaged")
+    assert "refers to other content than the inventory says" in failed.detail
+    assert result.exit_status == result.status(skip_missing=True) == 4
+    assert result.arrived == len(some_content().images) - 1
+    assert not [asked for asked in destination.asked if "image-1" in asked.path]
+    mapping = (result.manifests / "mapping.txt").read_text().splitlines()
+    assert [line for line in mapping if line.startswith("#")] == [
+        line for line in mapping if "image-1" in line
+    ]
+
+
+def test_a_catalog_that_is_more_than_the_inventory_says_is_refused_before_the_first_request(
+    tmp_path: Path, destination: FaultyRegistry
+) -> None:
+    path = tmp_path / "lacks.tar"
+    _forgetting_a_blob_of(path, CATALOG)
+    with pytest.raises(airgap.ArchiveError, match=f"it is the catalog {CATALOG}"):
+        _import(path, destination)
+    assert destination.asked == []
+    assert not path.with_name("manifests").exists()
+
+
+def test_what_was_never_there_may_be_skipped(tmp_path: Path, destination: FaultyRegistry) -> None:
+    path, content = tmp_path / "holes.tar", some_content()
+    content.holes["quay.io/lab/gone:v1"] = Reason.NOT_FOUND
+    archive_of(path, content)
+    result = _import(path, destination)
+    assert result.status() == result.exit_status == 3
+    assert result.status(skip_missing=True) == 0
+    destination.fault("HEAD", r".*/lab/image-1/manifests/.*", answer(400))
+    assert _import(path, destination).status(skip_missing=True) == 5
+
+
+@pytest.mark.parametrize("reason", [Reason.DENIED, Reason.UNREACHABLE])
+def test_what_may_be_there_is_not_skipped(
+    tmp_path: Path, destination: FaultyRegistry, reason: Reason
+) -> None:
+    path, content = tmp_path / "holes.tar", some_content()
+    content.holes["quay.io/lab/gone:v1"] = reason
+    archive_of(path, content)
+    assert _import(path, destination).status(skip_missing=True) == 3
+
+
 def test_a_registry_that_goes_away_ends_the_import(
     archive: Path, destination: FaultyRegistry
 ) -> None:
@@ -199,6 +309,34 @@ def test_a_request_to_stop_ends_the_import(archive: Path, destination: FaultyReg
         _import(archive, destination, progress=Stopping(), stop=stop)
     assert not archive.with_name("manifests").exists()
     assert _import(archive, destination).exit_status == 0
+
+
+def test_a_request_to_stop_does_not_wait_for_a_slow_medium(
+    tmp_path: Path, destination: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stop = tmp_path / "olm.tar", threading.Event()
+    archive_of(path, some_content(layer_size=32 * limits.CHUNK))
+    read, stopped = os.pread, 0.0
+
+    def slowly(descriptor: int, size: int, offset: int) -> bytes:
+        time.sleep(0.3 if size >= limits.CHUNK else 0)
+        return read(descriptor, size, offset)
+
+    def stop_it() -> None:
+        nonlocal stopped
+        stopped = time.monotonic()
+        stop.set()
+
+    class Stopping(Silent):
+        def advance(self, count: int) -> None:
+            if count >= limits.CHUNK and not stop.is_set():
+                stop_it()
+
+    monkeypatch.setattr(os, "pread", slowly)
+    with pytest.raises(airgap.Interrupted):
+        _import(path, destination, progress=Stopping(), stop=stop)
+    assert time.monotonic() < stopped + 1
+    assert not path.with_name("manifests").exists()
 
 
 def test_an_archive_that_is_being_written_is_left_alone(

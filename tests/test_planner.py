@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airgap import limits
 from airgap.archive.work import Work
+from airgap.digest import digest_of
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -22,15 +25,21 @@ from airgap.errors import (
     Unreachable,
     UsageError,
 )
+from airgap.oci import media_types
 from airgap.oci.graph import UnsupportedContent
+from airgap.oci.model import Descriptor
 from airgap.plan import Question, Reason
 from airgap.planner import Survey, reason_for, survey
 from airgap.progress import Silent
 from airgap.registry import retry
 from airgap.registry.access import Access
+from airgap.registry.directory import DirectoryStore
+from tests.support import images
 from tests.support.faults import answer
 from tests.support.lab import CATALOG
+from tests.support.odd_catalog import supply_naming
 from tests.support.site import SMALL, Site, Supply, open_site
+from tests.support.upstream import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +116,9 @@ def test_every_word_is_used() -> None:
     assert words | {Reason.SHA512, Reason.FOREIGN_LAYER, Reason.UNREADABLE} == set(Reason)
 
 
-@pytest.mark.parametrize("error", [StorageError("full"), Interrupted("stopped")])
+@pytest.mark.parametrize(
+    "error", [StorageError("full"), Interrupted("stopped"), UsageError("a helper fails")]
+)
 def test_what_is_no_images_fault_is_no_hole(error: AirgapError) -> None:
     with pytest.raises(type(error)):
         reason_for(error)
@@ -149,6 +160,43 @@ def test_an_image_that_cannot_be_had_is_a_hole_with_what_was_said(site: Site) ->
     assert hole.packages == ("etcd",)
     assert "answers 403" in hole.detail == found.details[ETCD]
     assert ETCD not in {image.reference for image in found.plan.images}
+
+
+@pytest.mark.parametrize("host", ["quay.io:0", "quay.io:99999", "quay.io:0000065536"])
+def test_a_port_that_does_not_exist_is_a_hole(tmp_path: Path, host: str) -> None:
+    text = f"{host}/x/y@sha256:{'a' * 64}"
+    with open_site(tmp_path, supply_naming(tmp_path, text)) as site:
+        (hole,) = _survey(site).missing
+    assert (hole.reference, hole.reason) == (text, "malformed-reference")
+    assert hole.packages == ("etcd",)
+
+
+@pytest.mark.parametrize("size", [limits.BLOB + 1, 1 << 50])
+def test_an_image_that_claims_more_than_any_blob_can_hold_is_a_hole(site: Site, size: int) -> None:
+    document = json.loads(images.image([images.layer({"file": b"content"})]).raw)
+    document["layers"][0]["size"] = size
+    _put_manifest(site, ETCD, document, "latest")
+    (hole,) = _survey(site).missing
+    assert (hole.reference, hole.reason) == (ETCD, "malformed-content")
+    document["layers"][0]["size"] = limits.BLOB
+    _put_manifest(site, ETCD, document, "latest")
+    site.folder.joinpath("olm.tar.work", "pins.jsonl").unlink()
+    assert _survey(site).missing == []
+
+
+def _put_manifest(site: Site, repository: str, document: object, tag: str) -> None:
+    raw = json.dumps(document).encode()
+    image = images.Image(Descriptor(digest_of(raw), len(raw), media_types.OCI_MANIFEST), raw)
+    put(DirectoryStore(site.supply.folder, durable=False), repository, image, tag)
+
+
+def test_a_catalog_whose_configuration_claims_too_much_is_refused_unread(site: Site) -> None:
+    document = json.loads(images.image([images.layer({"file": b"content"})]).raw)
+    document["config"]["size"] = 300_000_000
+    _put_manifest(site, "quay.io/lab/catalog", document, "large")
+    with pytest.raises(MalformedContent, match="a configuration of 300000000 bytes"):
+        _survey(site, "quay.io/lab/catalog:large")
+    assert site.upstream.count("GET", ".*/blobs/.*") == 0
 
 
 def test_without_going_on_it_ends_the_survey(site: Site) -> None:

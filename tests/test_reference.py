@@ -62,12 +62,25 @@ def test_reads_references_as_oc_does(vector: dict[str, Any]) -> None:
         ("-quay.io/a", "no registry host"),
         ("quay..io/a", "no registry host"),
         ("quay.io:port/a", "no registry host"),
+        ("quay.io:0/a", "no registry host"),
+        ("quay.io:00/a", "no registry host"),
+        ("quay.io:65536/a", "no registry host"),
+        ("quay.io:99999/a", "no registry host"),
+        ("quay.io:0000065536/a", "no registry host"),
+        ("quay.io:" + "9" * 5000 + "/a", "no registry host"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_refuses_what_is_no_reference_and_says_why(text: str, why: str) -> None:
     with pytest.raises(MalformedReference) as refusal:
         ImageReference.parse(text)
     assert why in refusal.value.message
+
+
+@pytest.mark.parametrize("host", ["quay.io:1", "quay.io:65535", "localhost:05000", "10.0.0.1:443"])
+def test_every_port_that_exists_is_one(host: str) -> None:
+    assert ImageReference.parse(f"{host}/a").registry == host
+    assert DestinationPrefix.parse(host).host == host
 
 
 def test_the_longest_name_is_a_name() -> None:
@@ -173,6 +186,11 @@ def test_the_first_part_of_a_destination_is_its_registry(
         ("file:///local/store", "without a scheme"),
         ("registry.example.com:/olm", "no host"),
         ("registry_1:5000", "no host"),
+        ("registry.example.com:0", "no host"),
+        ("registry.example.com:99999/olm", "no host"),
+        ("registry.example.com:0000065536", "no host"),
+        ("[fd00::1]:0", "no host"),
+        ("[fd00::1]:65536/olm", "no host"),
         ("registry.example.com/OLM", "'OLM' cannot be part"),
         ("registry.example.com/olm/", "'' cannot be part"),
         ("registry.example.com/olm:v1", "'olm:v1' cannot be part"),

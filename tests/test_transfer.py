@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,47 @@ def test_a_request_to_stop_ends_the_transfer_before_the_rest() -> None:
     assert len(shelf.events) < 30
 
 
+SOON = 1.0
+
+
+class Slow(Content):
+    """A source that gives a hundred bytes a second."""
+
+    def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+        for data in super().blob(blob, offset):
+            for start in range(len(data)):
+                time.sleep(0.01)
+                yield data[start : start + 1]
+
+
+def test_a_request_to_stop_ends_what_is_under_way() -> None:
+    stop = threading.Event()
+    begun = time.monotonic()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Interrupted):
+        _run(Slow(**vars(some_content())), Shelf(), stop=stop)
+    assert time.monotonic() < begun + 0.2 + SOON
+
+
+@pytest.mark.parametrize("error", [StorageError("full"), Unreachable("down")])
+def test_an_error_that_ends_the_transfer_ends_what_is_under_way(error: AirgapError) -> None:
+    class Failing(Shelf):
+        is_first = threading.Lock()
+
+        def put_blob(
+            self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]
+        ) -> Arrival:
+            if self.is_first.acquire(blocking=False):
+                raise error
+            return super().put_blob(blob, where, read)
+
+    begun = time.monotonic()
+    with pytest.raises(type(error)) as caught:
+        _run(Slow(**vars(some_content())), Failing(), is_fatal=lambda e: e is error)
+    assert caught.value is error
+    assert time.monotonic() < begun + SOON
+
+
 def test_progress_adds_up_to_the_total_whatever_happens() -> None:
     class Counting(Silent):
         total = 0
@@ -162,8 +204,6 @@ def test_progress_adds_up_to_the_total_whatever_happens() -> None:
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:
-    import time
-
     def slow_first(n: int) -> int:
         time.sleep(0.01 if n == 0 else 0)
         return n

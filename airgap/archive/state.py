@@ -51,6 +51,10 @@ class State:
         """Note that the headers have been checked as far as this boot demands."""
         self._append({"boot": self._boot})
 
+    def distrust(self) -> None:
+        """Note that the medium has lost writes: only what was synced before is believed."""
+        self._append({"boot": None})
+
     def written(self, blob: int, size: int) -> None:
         """Note that the first ``size`` bytes of a blob have been given to the kernel."""
         self._append({"blob": blob, "written": size})
@@ -131,12 +135,17 @@ def _holder(text: bytes) -> str:
 
 
 def _survivors(text: bytes, boot: str) -> tuple[bool, dict[int, int]]:
-    same_boot, survived = False, dict[int, int]()
+    same_boot, survived, synced = False, dict[int, int](), dict[int, int]()
     for record in _records(text):
         if "boot" in record:
             same_boot = record["boot"] == boot
+            survived = survived if same_boot else dict(synced)
         blob, size = record.get("blob"), record.get("written")
-        if isinstance(blob, int) and isinstance(size, int) and (same_boot or record.get("synced")):
+        if not isinstance(blob, int) or not isinstance(size, int):
+            continue
+        if record.get("synced"):
+            synced[blob] = survived[blob] = size
+        elif same_boot:
             survived[blob] = size
     return same_boot, survived
 

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from airgap import limits
@@ -19,7 +20,7 @@ from airgap.archive.layout import SIGNATURE_NAME, UNSIGNED, Entry, Layout, index
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.arrival import Arrival
 from airgap.digest import Check, Hasher
-from airgap.errors import IntegrityError, Interrupted
+from airgap.errors import IntegrityError, Interrupted, StorageError
 from airgap.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
 
 if TYPE_CHECKING:
@@ -254,7 +255,8 @@ class ArchiveWriter:
     def _sync(self) -> None:
         """Sync, unless that has failed before. Raises OSError.
 
-        The kernel tells of a lost write once; a later success says nothing of it any more.
+        The kernel tells of a lost write once; a later success, also of the next run, says
+        nothing of it any more.
         """
         if self._sync_failed:
             raise OSError(errno.EIO, "an earlier write was lost")
@@ -262,6 +264,8 @@ class ArchiveWriter:
             os.fdatasync(self._descriptor)
         except OSError:
             self._sync_failed = True
+            with suppress(StorageError):
+                self._state.distrust()
             raise
 
     def _empty(self, number: int) -> None:

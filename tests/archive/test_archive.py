@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import subprocess
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+import airgap
 from airgap.archive import tar
 from airgap.archive.audit import audit
 from airgap.archive.layout import Entry, Layout, index_document
@@ -17,12 +21,21 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State, state_path, who_writes
 from airgap.archive.writer import NOTE_BYTES, ArchiveWriter, reopen
 from airgap.digest import Digest, digest_of
-from airgap.errors import AirgapError, ArchiveError, Busy, IntegrityError, Interrupted, UsageError
+from airgap.errors import (
+    AirgapError,
+    ArchiveError,
+    Busy,
+    IntegrityError,
+    Interrupted,
+    StorageError,
+    UsageError,
+)
+from airgap.plan import Manifest
 from airgap.progress import SILENT
 from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from airgap.plan import Blob, Plan
@@ -156,6 +169,44 @@ def test_what_is_no_file_is_a_usage_error(tmp_path: Path) -> None:
         ArchiveReader(tmp_path)
     with pytest.raises(UsageError, match="no such file"):
         ArchiveReader(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "import"])
+def test_indexes_nested_without_end_are_refused_by_every_command(
+    tmp_path: Path, command: str
+) -> None:
+    path = tmp_path / "it.tar"
+    _chain(path, levels=2000)
+    commands: dict[str, Callable[[], object]] = {
+        "inspect": lambda: airgap.inspect(path),
+        "verify": lambda: airgap.verify(path),
+        "import": lambda: airgap.import_archive(path, "127.0.0.1:1"),
+    }
+    with pytest.raises(ArchiveError, match="nested too deeply"):
+        commands[command]()
+
+
+def _chain(path: Path, *, levels: int) -> None:
+    """Forge an archive with an index in an index, and so on."""
+    content = Content()
+    nodes = [content.manifest(b"{}")]
+    for _ in range(levels):
+        nodes.append(content.index(nodes[-1]))
+    manifests = [
+        Manifest(
+            node.digest,
+            node.size,
+            node.media_type,
+            (number - 1,) if number else (),
+            () if number else (0,),
+        )
+        for number, node in enumerate(nodes)
+    ]
+    content.images["quay.io/lab/catalog:v1"] = nodes[0]
+    one = content.plan()
+    image = replace(one.images[0], root=levels)
+    begin(path, content, replace(one, manifests=tuple(manifests), images=(image,)))
+    partial_path(path).rename(path)
 
 
 def test_an_unfinished_archive_is_told_from_none(tmp_path: Path) -> None:
@@ -297,12 +348,112 @@ def test_a_finished_blob_that_a_power_cut_damaged_is_fetched_again(tmp_path: Pat
     assert _problems(path) == []
 
 
+def test_a_header_that_a_recheck_found_wrong_is_not_believed_by_the_next_run(
+    tmp_path: Path,
+) -> None:
+    path, content = tmp_path / "it.tar", some_content()
+    gone = content.plan().blobs[-1].digest
+    content.absent.add(gone)
+    archive_of_holes(path, content)
+    reopen(path)
+    with ArchiveReader(partial_path(path), unfinished=True) as reader:
+        place, digest = reader.layout.blob(1), reader.plan.blobs[1].digest
+    with partial_path(path).open("r+b") as file:
+        file.seek(place.content)
+        file.write(b"\0" * place.size)
+    state = State(path)
+    with ArchiveWriter(path, state, threading.Event(), believe=False) as archive:
+        assert 1 in archive.missing
+    state.release(finished=False)  # As after a kill: in this boot, headers are believed.
+    with ArchiveReader(partial_path(path), unfinished=True) as reader:
+        assert 1 in reader.holes
+    content.absent.clear()
+    content.asked.clear()
+    fill(path, content, believe=True)
+    assert {d for d, _ in content.asked} == {gone, digest}
+    assert _problems(path) == []
+
+
+def test_small_blobs_that_were_finished_when_a_run_was_killed_are_not_fetched_again(
+    tmp_path: Path,
+) -> None:
+    path, content = tmp_path / "it.tar", some_content()
+    begin(path, content)
+    fill_without_saving(path, content)
+    with ArchiveReader(partial_path(path), unfinished=True) as reader:
+        assert reader.present == frozenset()
+    content.asked.clear()
+    fill(path, content)
+    assert content.asked == []
+    assert _problems(path) == []
+
+
+def test_after_another_boot_small_blobs_without_their_header_are_fetched_again(
+    tmp_path: Path,
+) -> None:
+    path, content = tmp_path / "it.tar", some_content()
+    begin(path, content)
+    fill_without_saving(path, content)
+    state = state_path(path)
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    content.asked.clear()
+    fill(path, content)
+    assert {d for d, _ in content.asked} == {blob.digest for blob in content.plan().blobs}
+    assert _problems(path) == []
+
+
+def test_after_a_lost_sync_no_header_is_flipped_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, content = tmp_path / "it.tar", some_content()
+    begin(path, content)
+    state = State(path)
+
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with ArchiveWriter(path, state, threading.Event(), believe=True) as archive:
+        first, second = archive.plan.blobs[:2]
+        archive.put_blob(first, "", lambda offset: content.blob(first, offset))
+        with monkeypatch.context() as patched, pytest.raises(StorageError, match="Input/output"):
+            patched.setattr(os, "fdatasync", failing)
+            archive.save()
+        archive.put_blob(second, "", lambda offset: content.blob(second, offset))
+        for end in (archive.save, archive.finish):
+            with pytest.raises(StorageError, match="an earlier write was lost"):
+                end()
+    state.release(finished=False)
+    assert not path.exists()
+    with ArchiveReader(partial_path(path), unfinished=True) as reader:
+        assert reader.present == frozenset()
+    content.asked.clear()
+    fill(path, content)
+    assert {(first.digest, 0), (second.digest, 0)} <= set(content.asked)
+    assert _problems(path) == []
+
+
+def test_content_altered_once_on_the_way_is_fetched_again(tmp_path: Path) -> None:
+    class Flipping(Content):
+        def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+            is_first = (blob.digest, 0) not in self.asked
+            for piece in super().blob(blob, offset):
+                yield bytes([piece[0] ^ 1]) + piece[1:] if is_first else piece
+
+    path, content = tmp_path / "it.tar", Flipping(**vars(some_content()))
+    assert archive_of_holes(path, content) == {}
+    assert sorted(content.asked, key=str) == sorted(
+        [(blob.digest, 0) for blob in content.plan().blobs] * 2, key=str
+    )
+    assert _problems(path) == []
+
+
 def test_content_that_is_not_what_was_promised_is_never_believed(tmp_path: Path) -> None:
     path, content = tmp_path / "it.tar", some_content()
     digest = content.plan().blobs[0].digest
     content.by_digest[digest] = b"x" * len(content.by_digest[digest])
     outcome = archive_of_holes(path, content)
     assert isinstance(outcome[0], IntegrityError)
+    assert content.asked.count((digest, 0)) == 2
     with ArchiveReader(path) as reader:
         assert reader.holes == {0}
     assert _problems(path) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -152,3 +153,67 @@ def test_names_that_are_none_are_refused(old: bytes, new: bytes, words: str) -> 
     with pytest.raises(ArchiveError, match=words) as caught:
         inventory.parse(_lines(TEXT.replace(old, new)), "it")
     assert caught.value.hint is not None
+
+
+def _parsed(plan: Plan) -> Plan:
+    return inventory.parse(inventory.lines(plan), "it")
+
+
+def _nested(levels: int) -> Plan:
+    """An index in an index, and so on, with an image innermost."""
+    manifests = [
+        Manifest(
+            Digest("sha256", f"{level:064x}"),
+            10,
+            media_types.OCI_INDEX if level else media_types.OCI_MANIFEST,
+            (level - 1,) if level else (),
+            (),
+        )
+        for level in range(levels + 1)
+    ]
+    question = Question(("quay.io/lab/catalog:v1",), "linux/amd64")
+    image = Image("quay.io/lab/catalog:v1", levels)
+    catalog = CatalogImage(0, "sqlite", "bundles.db")
+    return Plan(question, (catalog,), (), tuple(manifests), (), (image,), ())
+
+
+def test_indexes_are_nested_as_deep_as_an_export_takes_them() -> None:
+    plan = _nested(limits.INDEX_DEPTH)
+    assert _parsed(plan) == plan
+
+
+@pytest.mark.parametrize("levels", [limits.INDEX_DEPTH + 1, 2000])
+def test_refuses_indexes_nested_deeper(levels: int) -> None:
+    with pytest.raises(ArchiveError, match="nested too deeply"):
+        _parsed(_nested(levels))
+
+
+@pytest.mark.parametrize("size", [limits.BLOB + 1, 1 << 50])
+def test_refuses_a_blob_larger_than_any(size: int) -> None:
+    plan = some_content().plan()
+    first, *rest = plan.blobs
+    largest = replace(plan, blobs=(replace(first, size=limits.BLOB), *rest))
+    assert _parsed(largest) == largest
+    with pytest.raises(ArchiveError, match="no number from 0 to"):
+        _parsed(replace(plan, blobs=(replace(first, size=size), *rest)))
+
+
+def test_refuses_more_content_than_any_medium_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = some_content().plan()
+    monkeypatch.setattr(limits, "CONTENT", plan.content_bytes, raising=False)
+    assert _parsed(plan) == plan
+    monkeypatch.setattr(limits, "CONTENT", plan.content_bytes - 1)
+    with pytest.raises(ArchiveError, match=f"would have {plan.content_bytes} bytes"):
+        _parsed(plan)
+
+
+def test_refuses_an_image_under_another_digest_than_its_roots() -> None:
+    plan = some_content().plan()
+    *others, last = plan.images
+    root = plan.manifests[last.root].digest
+    pinned = replace(plan, images=(*others, replace(last, reference=f"quay.io/lab/it@{root}")))
+    assert _parsed(pinned) == pinned
+    other = plan.manifests[others[0].root].digest
+    swapped = replace(plan, images=(*others, replace(last, reference=f"quay.io/lab/it@{other}")))
+    with pytest.raises(ArchiveError, match="has another digest as its root"):
+        _parsed(swapped)

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from airgap.archive import state as module
 from airgap.archive.state import State, state_path, who_writes
 from airgap.errors import Busy, StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -135,3 +134,33 @@ def test_the_name_of_a_holder_is_fit_for_a_terminal(archive: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere/olm.tar.state: No such file"):
         State(tmp_path / "nowhere" / "olm.tar")
+
+
+def test_a_file_system_without_locks_is_told_with_the_way_out(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    monkeypatch.setattr(fcntl, "flock", without)
+    with pytest.raises(StorageError, match=r"olm\.tar\.state: No locks available") as caught:
+        State(archive)
+    assert caught.value.hint is not None
+    assert "cannot lock files" in caught.value.hint
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_a_state_that_cannot_be_removed_is_told_and_the_claim_given_up(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    state = State(archive)
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="Read-only"):
+        patched.setattr(os, "unlink", read_only)
+        state.release(finished=True)
+    assert who_writes(archive) is None
+    State(archive).release(finished=True)

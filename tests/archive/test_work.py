@@ -69,6 +69,13 @@ def test_a_pin_that_was_cut_or_damaged_is_asked_for_again(work: Work, junk: str)
     assert again.pinned("quay.io/c") is None
 
 
+def test_a_pin_after_one_that_was_cut_is_remembered(work: Work) -> None:
+    with (work.directory / "pins.jsonl").open("a") as file:
+        file.write('["quay.io/c')
+    Work(work.directory).pin("quay.io/a/b:v1", PIN)
+    assert Work(work.directory).pinned("quay.io/a/b:v1") == PIN
+
+
 def test_a_manifest_is_believed_by_its_digest(work: Work) -> None:
     assert work.manifest(DIGEST) is None
     work.keep(DIGEST, CONTENT)
@@ -113,6 +120,23 @@ def test_a_stored_blob_that_was_damaged_is_fetched_again(work: Work) -> None:
     work.fetch(DIGEST, len(CONTENT), _giving(CONTENT, asked))
     assert asked == [0, 0]
     assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"?", CONTENT + b"more", CONTENT[:-5]])
+def test_a_blob_altered_on_the_way_is_fetched_once_more(work: Work, wrong: bytes) -> None:
+    asked: list[int] = []
+    answers = [_giving(wrong, asked), _giving(CONTENT, asked)]
+    work.fetch(DIGEST, len(CONTENT), lambda offset: answers.pop(0)(offset))
+    assert asked == [0, 0]
+    with work.open(DIGEST) as file:
+        assert file.read() == CONTENT
+
+
+def test_a_blob_that_is_always_altered_is_fetched_twice_and_no_more(work: Work) -> None:
+    asked: list[int] = []
+    with pytest.raises(IntegrityError, match=DIGEST.hex):
+        work.fetch(DIGEST, len(CONTENT), _giving(CONTENT[:-1] + b"?", asked))
+    assert asked == [0, 0]
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"?", CONTENT + b"more", CONTENT[:-5]])

@@ -735,10 +735,27 @@ def test_a_mount_that_opens_an_upload_is_cancelled(world: World) -> None:  # W12
     assert world.server.paths[-1] == "DELETE /v2/ns/repo/blobs/uploads/7"
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 405])
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 429, 500, 503])
 def test_a_refused_mount_is_no_failure(world: World, status: int) -> None:  # W13
     world.answer(Reply(status))
     assert not world.client().mount(world.repository, DIGEST, "other/repo")
+
+
+def test_a_mount_that_nobody_answers_is_a_failure(world: World) -> None:
+    with pytest.raises(Unreachable) as caught:
+        world.client().mount(Repository("127.0.0.1:1", "ns/repo"), DIGEST, "other/repo")
+    assert caught.value.status is None
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_blob_whose_mount_is_refused_can_be_sent(
+    world: World, uploads: Uploads, status: int
+) -> None:
+    uploads.refuse = lambda asked: Reply(status) if "mount=" in asked.path else None
+    client = world.client()
+    assert not client.mount(world.repository, DIGEST, "other/repo")
+    client.upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
+    assert uploads.blobs == {str(DIGEST): BLOB}
 
 
 def test_puts_a_manifest_as_it_is(world: World) -> None:

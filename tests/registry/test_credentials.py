@@ -251,6 +251,18 @@ def test_a_failing_helper_is_named(tmp_path: Path, helper: Path, text: str) -> N
     assert "\x1b" not in caught.value.message
 
 
+def test_a_failing_helper_is_run_once(tmp_path: Path, helper: Path) -> None:
+    log = tmp_path / "log"
+    script(helper, f"read server; echo $server >> {log}; exit 1")
+    credentials = load(tmp_path, {}, credHelpers={"h.io": "test", "i.io": "test"})
+    for name in ("a", "b", "a"):
+        with pytest.raises(UsageError, match=r"credential helper test for h\.io: ended with"):
+            credentials.find(Repository("h.io", name))
+    with pytest.raises(UsageError, match=r"for i\.io"):
+        credentials.find(Repository("i.io", "a"))
+    assert log.read_text() == "h.io\ni.io\n"
+
+
 def test_a_missing_helper_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot run docker-credential-absent"):
         load(tmp_path, {}, credsStore="absent").find(Repository("h.io", "x"))
