@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from airgap.planner import Offer
     from airgap.progress import Progress
 
-IMAGES = "images.txt"
 DATABASE = "bundles.db"
 
 
@@ -53,14 +52,14 @@ class ListResult:
 def list_images(
     question: Question,
     *,
-    destination: str | None,
+    destination: str,
     access: Access | None = None,
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> ListResult:
-    """Write what a mirror of catalogs to ``destination`` would need; without one, their images.
+    """Write the files that a mirror of catalogs to ``destination`` would, and copy nothing.
 
     The catalogs' databases are kept beside the files, made where a catalog has none. Raises
     what reading a catalog raises, UsageError for names that collide, StorageError.
@@ -76,13 +75,9 @@ def list_images(
         missing = _missing(names, offers)
         options = options or ManifestsOptions()
         directory = options.directory or _default(offers[0])
-        if destination is None:
-            contents = {IMAGES: "".join(f"{name}\n" for name in [*sorted(named), *names])}
-        else:
-            prefix = DestinationPrefix.parse(destination)
-            places = _places([n for n in names if n not in named], offers, prefix, max_components)
-            contents = _cluster_files(options, offers, places, missing)
-        written = put_files(directory, contents)
+        others = [name for name in names if name not in named]
+        places = _places(others, offers, DestinationPrefix.parse(destination), max_components)
+        written = put_files(directory, _cluster_files(options, offers, places, missing))
         databases = tuple(_save(offer, directory, len(offers)) for offer in offers)
     return ListResult(len(names), directory, written.files, databases, tuple(missing))
 

@@ -31,7 +31,7 @@ def site(supply: Supply, tmp_path: Path) -> Iterator[Site]:
         yield opened
 
 
-def _list(site: Site, destination: str | None, **question: tuple[str, ...]) -> ListResult:
+def _list(site: Site, destination: str, **question: tuple[str, ...]) -> ListResult:
     return list_images(
         Question((CATALOG,), "linux/amd64", **question),  # type: ignore[arg-type] # tuples only
         destination=destination,
@@ -42,22 +42,14 @@ def _list(site: Site, destination: str | None, **question: tuple[str, ...]) -> L
 
 def test_no_related_image_is_asked_for(site: Site) -> None:
     before = len(site.upstream.asked)
-    _list(site, None)
+    _list(site, site.destination.host)
     paths = {asked.path for asked in site.upstream.asked[before:]} - {"/v2/"}
     assert paths
     assert all("/lab/catalog/" in path for path in paths)
 
 
-def test_without_a_destination_the_images_are_written(site: Site) -> None:
-    result = _list(site, None)
-    assert result.files == ("images.txt",)
-    lines = (result.directory / "images.txt").read_text().splitlines()
-    assert lines == [CATALOG, *sorted(site.supply.lab.references.values())]
-
-
-def test_for_a_destination_the_files_are_those_of_an_import(site: Site) -> None:
-    host = site.destination.host
-    result = _list(site, host)
+def test_the_files_are_those_of_an_import(site: Site) -> None:
+    result = _list(site, site.destination.host)
     assert site.export("-q").status == 0
     assert site.import_("-q").status == 0
     for file in result.files:
@@ -65,7 +57,7 @@ def test_for_a_destination_the_files_are_those_of_an_import(site: Site) -> None:
 
 
 def test_the_catalogs_database_is_kept_beside_them(site: Site) -> None:
-    (path,) = _list(site, None).databases
+    (path,) = _list(site, site.destination.host).databases
     assert path.name == "bundles.db"
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute("select distinct image from related_image").fetchall()
@@ -73,5 +65,15 @@ def test_the_catalogs_database_is_kept_beside_them(site: Site) -> None:
 
 
 def test_a_part_lists_its_own_images_alone(site: Site) -> None:
-    everything = _list(site, None).images
-    assert 0 < _list(site, None, packages=("etcd",)).images < everything
+    everything = _list(site, site.destination.host).images
+    assert 0 < _list(site, site.destination.host, packages=("etcd",)).images < everything
+
+
+def test_the_command_says_where_the_database_is_and_asks_the_destination_nothing(
+    site: Site,
+) -> None:
+    ran = site.mirror("--manifests-only", "-q")
+    assert ran.status == 0
+    assert f"database  {site.manifests}/bundles.db" in ran.out
+    assert (site.manifests / "mapping.txt").exists()
+    assert site.destination.asked == []

@@ -14,11 +14,13 @@ from airgap.cli import options, pushing, report
 from airgap.cli.running import Stop, shown_progress
 from airgap.copier import copy_listed, plan_copies
 from airgap.errors import UsageError
+from airgap.lister import list_images
 from airgap.mirrorer import mirror, plan_mirror
-from airgap.question import Part
+from airgap.question import Part, question_of
 
 if TYPE_CHECKING:
     from airgap.copier import CopyResult
+    from airgap.lister import ListResult
     from airgap.mirrorer import MirrorResult
     from airgap.registry.access import Access
 
@@ -35,6 +37,7 @@ _OF_CATALOGS = (
     "icsp_scope",
     "idms_scope",
     "max_icsp_size",
+    "manifests_only",
 )
 """Parameters that mean nothing where a file says what goes where."""
 
@@ -72,6 +75,11 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
     show_default=True,
     help="Takes nothing but '.*': all variants of an image are copied.",
 )
+@click.option(
+    "--manifests-only",
+    is_flag=True,
+    help="Read the catalog alone, write the files for the cluster and the catalog's database.",
+)
 @click.option("--dry-run", is_flag=True, help="Ask the sources, print what would go where, stop.")
 @options.continue_on_error_option
 @options.skip_missing_option
@@ -96,6 +104,7 @@ def mirror_command(
     idms_scope: str,
     max_icsp_size: int,
     force_tags: bool,
+    manifests_only: bool,
     dry_run: bool,
     continue_on_error: bool,
     skip_missing: bool,
@@ -125,6 +134,7 @@ def mirror_command(
       airgap mirror quay.io/my/catalog:v1 registry.example.com:5000
       airgap mirror quay.io/my/catalog:v1 registry.example.com:5000/olm -a auth.json
       airgap mirror quay.io/my/catalog:v1 localhost:5000 --package etcd --dry-run
+      airgap mirror quay.io/my/catalog:v1 localhost:5000 --manifests-only --to-manifests out
       airgap mirror -f mapping.txt
     """
     options.set_verbosity(verbose)
@@ -141,7 +151,15 @@ def mirror_command(
     if not catalogs or destination is None:
         raise click.UsageError("must specify source and dest: CATALOG DEST, or -f FILE", context)
     part = Part(packages, with_dependencies, exclude_images, images)
+    manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
     with shown_progress(quiet) as progress:
+        if manifests_only:
+            listed = list_images(
+                question_of(catalogs, platform, part), destination=destination, access=access,
+                max_components=max_components, manifests=manifests, progress=progress,
+                stop=context.obj,
+            )  # fmt: skip
+            return _print_list(listed, output_format)
         if dry_run:
             plan = plan_mirror(
                 catalogs, destination, access=access, platform=platform, part=part,
@@ -153,7 +171,7 @@ def mirror_command(
         result = mirror(
             catalogs, destination, access=access, platform=platform, part=part,
             max_components=max_components,
-            manifests=pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size),
+            manifests=manifests,
             force_tags=force_tags, continue_on_error=continue_on_error,
             progress=progress, stop=context.obj,
         )  # fmt: skip
@@ -235,6 +253,18 @@ def _print(result: MirrorResult) -> None:
     pushing.print_files(result.manifests, result.files)
     pushing.print_holes("MISSING at the source, so not pushed", result)
     pushing.print_hints(result)
+
+
+def _print_list(result: ListResult, output_format: str) -> int:
+    if output_format == "json":
+        report.echo_json("mirror --manifests-only", result.exit_status, result)
+        return result.exit_status
+    report.echo(f"listed    {result.images} images besides the catalogs; nothing was copied")
+    pushing.print_files(result.directory, result.files)
+    for database in result.databases:
+        report.echo(f"database  {database}")
+    report.echo_missing("MISSING", result.missing)
+    return result.exit_status
 
 
 def _print_copies(result: CopyResult) -> None:

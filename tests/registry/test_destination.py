@@ -54,7 +54,7 @@ class Target:
         }
         contents = [self.content.by_digest[manifest.digest] for manifest in self.plan.manifests]
         return RegistryDestination(
-            self.client, self.plan, places, contents.__getitem__, frozenset(tags_set)
+            self.client, self.plan, places, contents.__getitem__, frozenset(tags_set), {}
         )
 
     def _repository(self, image: Image) -> Repository:
