@@ -7,6 +7,7 @@ tables is a fine change to make, as long as someone meant it.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,13 @@ def module(request: pytest.FixtureRequest) -> Path:
 
 def test_every_module_stands_on_a_floor(module: Path) -> None:
     assert part_of(module) in STOREY, f"{module}: not in the table of floors"
+
+
+def test_contributors_are_told_the_same_floors() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    rows = re.findall(r"^\|[^|\n]*\| (`.*`) \|$", text, re.MULTILINE)
+    told = [re.findall(r"`(\w+)`", row) for row in rows]
+    assert [sorted(floor) for floor in reversed(told)] == [sorted(floor) for floor in FLOORS]
 
 
 def test_imports_point_down(module: Path) -> None:
