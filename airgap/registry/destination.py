@@ -52,7 +52,6 @@ class RegistryDestination:
             for repository in repositories
         }
         self._hosts = {str(repository): repository for repository, _ in places.values()}
-        self._unfilled = {places[image][0] for image in places if image not in tags_set}
         self._lock = threading.Lock()
         self.manifests_sent = 0
 
@@ -99,10 +98,7 @@ class RegistryDestination:
             raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
 
     def _find(self, blob: Blob, repository: Repository) -> Arrival | None:
-        # A repository that lacks images will rarely have the blob: then mounting saves asking.
-        mount_first = repository in self._unfilled
-        if mount_first and self._mounted(blob, repository):
-            return Arrival.MOUNTED
+        # Asked even where mounting would do: a mount says nothing of a damaged blob's length.
         length = self._client.blob_length(repository, blob.digest)
         if length == blob.size:
             return Arrival.PRESENT
@@ -113,9 +109,7 @@ class RegistryDestination:
                 " it has: delete the blob there, let the registry collect garbage, restart it,"
                 " and run the same command again.",
             )
-        if not mount_first and self._mounted(blob, repository):
-            return Arrival.MOUNTED
-        return None
+        return Arrival.MOUNTED if self._mounted(blob, repository) else None
 
     def _mounted(self, blob: Blob, repository: Repository) -> bool:
         """Mount a blob from another repository of the registry that has it, if there is one."""

@@ -102,12 +102,21 @@ def test_a_blob_is_sent_once_and_mounted_from_there(target: Target) -> None:
         assert target.store.blob(name, target.shared.digest) is not None
 
 
-def test_where_an_image_is_new_nobody_asks_before_mounting(target: Target) -> None:
+def test_a_blob_is_asked_for_before_it_is_mounted(target: Target) -> None:
     destination = target.destination()
     target.put(destination, target.shared, target.one)
     before = len(target.asked())
     target.put(destination, target.shared, target.two)
-    assert target.asked()[before:] == ["POST "]
+    assert target.asked()[before:] == [f"HEAD {target.shared.digest}", "POST "]
+
+
+def test_a_damaged_blob_is_told_where_a_mount_would_hide_it(target: Target) -> None:
+    path = target.destination().where(target.two).partition("/")[2]
+    target.registry.fault("HEAD", f"/v2/{path}/blobs/.*", answer(200, body=b"short"))
+    destination = target.destination()
+    target.put(destination, target.shared, target.one)
+    with pytest.raises(RegistryError, match=f"instead of {target.shared.size}"):
+        target.put(destination, target.shared, target.two)
 
 
 def test_where_the_tag_is_set_what_is_there_is_found(target: Target) -> None:
