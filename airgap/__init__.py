@@ -33,7 +33,7 @@ from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
 from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
-from airgap.question import Part
+from airgap.question import Listed, Part
 from airgap.registry.access import Access
 from airgap.verifier import Damage, VerifyResult, verify
 
@@ -51,6 +51,7 @@ __all__ = [
     "Inspection",
     "IntegrityError",
     "Interrupted",
+    "Listed",
     "MalformedContent",
     "MalformedDigest",
     "MalformedReference",

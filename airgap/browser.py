@@ -7,7 +7,6 @@ catalog image. What is on disk comes first. Nothing of a catalog's images is ask
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from airgap.archive.content import ImageContent, is_archive
 from airgap.archive.reader import ArchiveReader
 from airgap.archive.work import Work
+from airgap.asking import Asker
 from airgap.catalog import as_database, listing
 from airgap.catalog.database import MAGIC
 from airgap.catalog.image import read_image
@@ -29,16 +29,16 @@ from airgap.errors import (
     HOLES,
     CatalogError,
     MalformedReference,
-    StorageError,
     UsageError,
     printable,
 )
+from airgap.offers import read_catalogs
 from airgap.plan import Question
-from airgap.planner import read_catalogs
 from airgap.progress import SILENT
 from airgap.question import DEFAULT_PLATFORM
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
+from airgap.storage import temporary_directory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -174,7 +174,7 @@ class OpenCatalog:
         A catalog that is a database is asked as it is. Raises UsageError for what is wrong
         with the query, CatalogError, StorageError; Interrupted soon after ``stop`` is set.
         """
-        with _temporary_directory() as directory:
+        with temporary_directory() as directory:
             path = directory / "catalog.db"
             as_database.save(self.tree, self.found, path)
             return query(path, sql, stop or threading.Event())
@@ -274,11 +274,11 @@ def _in_registry(
 ) -> Iterator[OpenCatalog]:
     host = _reference(source).repository.host
     with (
-        _temporary_directory() as directory,
+        temporary_directory() as directory,
         access.connect({host}, stop or threading.Event()) as client,
     ):
         question = Question((source,), platform)
-        (offer,) = read_catalogs(question, client, Work(directory), SILENT)
+        (offer,) = read_catalogs(question, Asker(client, Work(directory)), SILENT)
         yield OpenCatalog(source, offer.image.tree, offer.image.found)
 
 
@@ -305,16 +305,3 @@ def _require_something(opened: OpenCatalog) -> None:
             f"{printable(opened.source)}: nothing of the catalog can be read:"
             f" {catalog.unreadable[0]}{more}"
         )
-
-
-@contextmanager
-def _temporary_directory() -> Iterator[Path]:
-    try:
-        directory = tempfile.TemporaryDirectory(prefix="airgap-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"no temporary directory: {error.strerror}",
-            hint="Set TMPDIR to a directory with room.",
-        ) from error
-    with directory as name:
-        yield Path(name)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from airgap.catalog.read import FILE_BASED
 from airgap.errors import UsageError
 from airgap.reference import Repository
 
@@ -141,18 +142,44 @@ def image_tag_mirror_set(
     return _render(_ITMS, name, _mirrors(by_tag, scope), limit)
 
 
-def catalog_sources(catalogs: Sequence[tuple[Target, Digest]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A catalog to announce to a cluster: where it is, its root's digest, its format."""
+
+    target: Target
+    digest: Digest
+    format: str
+
+    @property
+    def image(self) -> str:
+        """What a cluster pulls."""
+        return f"{self.target.repository}@{self.digest}"
+
+
+def catalog_sources(catalogs: Sequence[Announced]) -> str:
     """Return a CatalogSource for each catalog, pinned to its digest; "" for none.
 
     OLM names a Service and labels a Pod after one, so names are narrower than elsewhere.
     Catalogs of one name have their tag in it too, as two versions of an index; and their
     repository, where that does not tell them apart either.
     """
-    documents = [
-        _catalog_source(name, f"{target.repository}@{digest}")
-        for name, (target, digest) in zip(_names([t for t, _ in catalogs]), catalogs, strict=True)
-    ]
-    return "---\n".join(documents)
+    return "---\n".join(_catalog_source(name, catalog.image) for name, catalog in _named(catalogs))
+
+
+def cluster_catalogs(catalogs: Sequence[Announced]) -> str:
+    """Return a ClusterCatalog for each file-based catalog, pinned to its digest; "" for none.
+
+    The same under the API of OLM v1, which reads no other format, and the same name.
+    """
+    return "---\n".join(
+        _cluster_catalog(name, catalog.image)
+        for name, catalog in _named(catalogs)
+        if catalog.format == FILE_BASED
+    )
+
+
+def _named(catalogs: Sequence[Announced]) -> Iterable[tuple[str, Announced]]:
+    return zip(_names([catalog.target for catalog in catalogs]), catalogs, strict=True)
 
 
 def _names(targets: Sequence[Target]) -> list[str]:
@@ -174,6 +201,17 @@ def _catalog_source(name: str, image: str) -> str:
             "kind": "CatalogSource",
             "metadata": {"name": name, "namespace": "openshift-marketplace"},
             "spec": {"sourceType": "grpc", "image": image},
+        }
+    )
+
+
+def _cluster_catalog(name: str, image: str) -> str:
+    return _dump(
+        {
+            "apiVersion": "olm.operatorframework.io/v1",
+            "kind": "ClusterCatalog",
+            "metadata": {"name": name},
+            "spec": {"source": {"type": "Image", "image": {"ref": image}}},
         }
     )
 

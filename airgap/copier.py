@@ -7,32 +7,30 @@ catalogs, and writes nothing for a cluster.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airgap import mapping_file
+from airgap.asking import Asker
 from airgap.errors import RegistryError
 from airgap.mapping import Target
-from airgap.plan import Missing, Reason
-from airgap.planner import reason_for, survey_images
+from airgap.places import rounds
+from airgap.planner import survey_images, tags_of
 from airgap.progress import SILENT
 from airgap.pushing import PushPlan, PushResult
 from airgap.registry.access import Access
 from airgap.upstream import Run, Upstream, scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from airgap.archive.work import Work
-    from airgap.digest import Digest
     from airgap.errors import AirgapError
-    from airgap.mapping_file import Copy, MappingFile, Wildcard
-    from airgap.plan import Image, Plan
+    from airgap.mapping_file import Copy, MappingFile
+    from airgap.plan import Image, Missing, Plan
     from airgap.planner import Survey
     from airgap.progress import Progress
-    from airgap.pushing import Push
-    from airgap.reference import ImageReference, Repository
     from airgap.registry.client import RegistryClient
 
 
@@ -58,33 +56,27 @@ def copy_listed(
     """Copy what mapping files list; each is a name for errors and its text.
 
     A source that cannot be had, or a copy that fails, does not stop the rest, unless
-    ``continue_on_error`` is off. Run again, it sends only what is not there yet. A tag that is
-    set already moves only with ``force_tags``.
+    ``continue_on_error`` is off; nor does a destination that is out of reach from the start.
+    Run again, it sends only what is not there yet. A tag that is set already moves only with
+    ``force_tags``.
 
-    Raises UsageError for the files, StorageError, Interrupted, and Unreachable when a
-    destination is down. Setting ``stop`` ends it soon.
+    Raises UsageError for the files, StorageError, Interrupted, and RegistryError when all
+    destinations are down, or one goes down meanwhile. Setting ``stop`` ends it soon.
     """
     listed = mapping_file.parse(files)
     run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event())
     copies, holes = run.expand(listed)
-    pushes: list[Push] = []
-    failed: list[tuple[Missing, AirgapError]] = []
     with run.connect(listed, writes=True) as client, scratch() as work:
-        for host in sorted({copy.destination.repository.host for copy in copies}):
-            client.check(host)
+        down = run.unusable({copy.destination.repository.host for copy in copies}, client)
         found = run.ask(copies, client, work)
         holes += found.missing
         upstream = Upstream(client, found.plan, work)
-        holders = upstream.holders()
-        for targets in _rounds(found.plan, copies):
-            push = run.push(client, upstream, targets, holders, force_tags=force_tags)
-            pushes.append(push)
-            _remember(found.plan, push.arrived, targets, holders)
-            lacking, refused = upstream.sorted_out(push)
-            holes += lacking
-            failed += refused
-    each_once = {hole.reference: hole for hole in holes}
-    return CopyResult.of(pushes, each_once.values(), failed, copies=len(copies))
+        targets = _targets(found.plan, copies)
+        pushes = run.push(client, upstream, rounds(targets), force_tags=force_tags, down=down)
+        lacking, failed = upstream.sorted_out(pushes)
+    each_once = {hole.reference: hole for hole in (*holes, *found.missing, *lacking)}
+    arrived = sum(len(push.arrived) for push in pushes)
+    return CopyResult.of(arrived, pushes, each_once.values(), failed, copies=len(copies))
 
 
 def plan_copies(
@@ -105,9 +97,10 @@ def plan_copies(
     with run.connect(listed, writes=False) as client, scratch() as work:
         holes += run.ask(copies, client, work).missing
     reasons = {hole.reference: hole.reason for hole in holes}
-    return PushPlan(
-        tuple(_line(copy, reasons.get(str(copy.source))) for copy in copies), tuple(holes)
-    )
+    lines = tuple(_line(copy, reasons.get(str(copy.source))) for copy in copies)
+    placed = {str(copy.source) for copy in copies}
+    unplaced = tuple(hole for hole in holes if hole.reference not in placed)
+    return PushPlan(lines, tuple(holes), unplaced)
 
 
 @dataclass(frozen=True)
@@ -125,30 +118,32 @@ class _Run(Run):
         """Return what is to be copied, wildcards replaced, and which of them match nothing."""
         for remark in listed.remarks:
             self.progress.say(remark)
-        holes: list[Missing] = []
-        tags: dict[ImageReference, list[str]] = {}
         # Not the client that writes: it may be refused for repositories that it only reads.
         with self.connect(listed, writes=False) as client:
-            for wildcard in listed.wildcards:
-                source = wildcard.source
-                try:
-                    tags[source] = tags.get(source) or client.tags(source.repository)
-                except RegistryError as error:
-                    if not self.continue_on_error:
-                        raise
-                    tags[source] = []
-                    holes.append(_unmatched(wildcard, reason_for(error), error.message))
-                else:
-                    if not wildcard.matching(tags[source]):
-                        holes.append(_unmatched(wildcard, Reason.NOT_FOUND, "no tag matches"))
-        return mapping_file.expanded(listed, lambda source: tags[source]), holes
+            tags, holes = tags_of(
+                listed.wildcards, client, continue_on_error=self.continue_on_error
+            )
+        return mapping_file.expanded(listed, tags.__getitem__), holes
+
+    def unusable(self, hosts: set[str], client: RegistryClient) -> dict[str, AirgapError]:
+        """Return the hosts that no registry answers at, and why. Raises when all are such."""
+        down: dict[str, AirgapError] = {}
+        for host in sorted(hosts):
+            try:
+                client.check(host)
+            except RegistryError as error:
+                if not self.continue_on_error:
+                    raise
+                down[host] = error
+        if down and len(down) == len(hosts):
+            raise next(iter(down.values()))
+        return down
 
     def ask(self, copies: Iterable[Copy], client: RegistryClient, work: Work) -> Survey:
         """Find out what the sources are."""
         return survey_images(
             dict.fromkeys(str(copy.source) for copy in copies),
-            client,
-            work,
+            Asker(client, work),
             workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
@@ -156,37 +151,15 @@ class _Run(Run):
         )
 
 
-def _rounds(plan: Plan, copies: Iterable[Copy]) -> list[dict[Image, Target]]:
-    """Deal out copies so that an image has one place in each round."""
+def _targets(plan: Plan, copies: Iterable[Copy]) -> dict[Image, list[Target]]:
+    """Return the places of each image that could be had."""
     images = {image.reference: image for image in plan.images}
-    rounds: list[dict[Image, Target]] = []
-    dealt: Counter[Image] = Counter()
+    found: dict[Image, list[Target]] = defaultdict(list)
     for copy in copies:
-        image = images.get(str(copy.source))
-        if image is None:
-            continue  # It could not be had.
-        if dealt[image] == len(rounds):
-            rounds.append({})
-        to = copy.destination
-        rounds[dealt[image]][image] = Target(copy.source, to.repository, to.tag)
-        dealt[image] += 1
-    return rounds
-
-
-def _remember(
-    plan: Plan,
-    arrived: Iterable[Image],
-    targets: Mapping[Image, Target],
-    holders: dict[Digest, list[Repository]],
-) -> None:
-    """Add where blobs are now, so that the next round can mount them."""
-    for image in arrived:
-        for number in plan.blobs_of(image):
-            holders[plan.blobs[number].digest].append(targets[image].repository)
-
-
-def _unmatched(wildcard: Wildcard, reason: Reason, detail: str) -> Missing:
-    return Missing(f"{wildcard.source}:{wildcard.glob or '*'}", reason.value, detail=detail)
+        if image := images.get(str(copy.source)):
+            to = copy.destination
+            found[image].append(Target(copy.source, to.repository, to.tag))
+    return found
 
 
 def _line(copy: Copy, reason: str | None) -> str:

@@ -89,14 +89,18 @@ class CatalogError(Refused):
 class RegistryError(AirgapError):
     """A registry refused a request, or answered what it must not.
 
-    ``status`` is the HTTP status of the last answer, or None when there was none.
+    ``status`` is the HTTP status of the last answer, or None when there was none; ``code`` the
+    error code that it carried, printable, or "".
     """
 
     exit_status = 5
 
-    def __init__(self, message: str, *, status: int | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str = "", hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.code = code
 
 
 class Unreachable(RegistryError):

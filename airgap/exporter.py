@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, reopen, write_head
+from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
     IntegrityError,
@@ -20,13 +21,16 @@ from airgap.errors import (
     UsageError,
     printable,
 )
+from airgap.inquiry import Inquiry
+from airgap.local_catalogs import refuse_inside
 from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
-from airgap.question import DEFAULT_PLATFORM, Part, question_of
+from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
+from airgap.storage import temporary_directory
 from airgap.transfer import Outcome, transfer
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airgap.digest import Digest
+    from airgap.inquiry import Understood
     from airgap.progress import Progress
     from airgap.registry.client import RegistryClient
 
@@ -83,21 +88,23 @@ def export(
     Run again after anything short of success, it continues; on a finished archive it fills
     what is missing. ``platform`` is a regular expression that picks which variant of a catalog
     is read; all variants of all images are taken. Of what the catalogs offer, ``part`` may
-    take less, and add more; the catalog images themselves stay as they are. With ``recheck``
-    blobs that are in an unfinished archive are hashed again. Without ``continue_on_error`` the
-    first image that cannot be had ends the export, with the error that says why. Setting
-    ``stop`` ends it soon, with Interrupted.
+    take less, and add more; the catalog images themselves stay as they are, unless it says
+    otherwise. A catalog may be a local directory or database, and is then made into an image.
+    With ``recheck`` blobs that are in an unfinished archive are hashed again. Without
+    ``continue_on_error`` the first image that cannot be had ends the export, with the error
+    that says why. Setting ``stop`` ends it soon, with Interrupted.
 
     Raises UsageError (another question than the archive's, a moved tag), RegistryError and
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
     be had raises nothing: it is in ``missing``.
     """
-    question = question_of(catalogs, platform, part or Part())
-    references = [ImageReference.parse(text) for text in catalogs]
+    inquiry = Inquiry(catalogs, platform, part or Part())
+    refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
-    hosts = {reference.repository.host for reference in references}
-    with access.connect(hosts, stop) as client, _claim(output) as state:
-        run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
+    with access.connect(inquiry.hosts, stop) as client, _claim(output) as state:
+        run = _Run.of(
+            output, inquiry, client, access.connections, continue_on_error, progress, stop
+        )
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -130,16 +137,18 @@ def plan_export(
 
     Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
     """
-    question = question_of(catalogs, platform, part or Part())
-    hosts = {ImageReference.parse(text).repository.host for text in catalogs}
+    inquiry = Inquiry(catalogs, platform, part or Part())
+    refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
-    with access.connect(hosts, stop) as client, _claim(output):
+    with access.connect(inquiry.hosts, stop) as client, _claim(output):
         if output.exists() or partial_path(output).exists():
             raise UsageError(
                 f"{output}: exists already, its plan is made",
                 hint=f"`airgap inspect {output}` shows it.",
             )
-        run = _Run(output, question, client, access.connections, continue_on_error, progress, stop)
+        run = _Run.of(
+            output, inquiry, client, access.connections, continue_on_error, progress, stop
+        )
         return run.ask(Work(work_path(output)))
 
 
@@ -168,12 +177,37 @@ class _Run:
     """The steps of one export, with what all of them need."""
 
     output: Path
-    question: Question
+    asked: Understood
     client: RegistryClient
     workers: int
     continue_on_error: bool
     progress: Progress
     stop: threading.Event
+
+    @classmethod
+    def of(
+        cls,
+        output: Path,
+        inquiry: Inquiry,
+        client: RegistryClient,
+        workers: int,
+        continue_on_error: bool,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> _Run:
+        """Understand what is asked. Raises UsageError and what local catalogs raise."""
+        with ExitStack() as stack:
+            folder = work_path(output)
+            if output.exists() or partial_path(output).exists():
+                # Local catalogs are made once more, to know them again.
+                folder = stack.enter_context(temporary_directory())
+            asked = inquiry.understood(lambda: Asker(client, Work(folder)), progress)
+        return cls(output, asked, client, workers, continue_on_error, progress, stop)
+
+    @property
+    def question(self) -> Question:
+        """What is asked."""
+        return self.asked.question
 
     def plan(self) -> dict[str, str]:
         """Ask, decide, and write the archive's head; return what was said of the holes."""
@@ -190,8 +224,9 @@ class _Run:
         self._say_what_moved(pins)
         return survey(
             self.question,
-            self.client,
-            work,
+            Asker(self.client, work),
+            made=self.asked.made,
+            listed=self.asked.listed,
             workers=self.workers,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
@@ -200,6 +235,7 @@ class _Run:
 
     def is_complete(self) -> bool:
         """Say whether the finished archive is the answer to the question, without blob holes."""
+        self._clear_work()
         with ArchiveReader(self.output) as archive:
             archive.require_sound_head()
             self._require_same_question(archive.plan)
@@ -213,12 +249,10 @@ class _Run:
 
     def check_unfinished(self) -> None:
         """Make sure that an unfinished archive is for this question; say what has moved."""
+        self._clear_work()
         with ArchiveReader(partial_path(self.output), unfinished=True) as archive:
             self._require_same_question(archive.plan)
             self._say_what_moved(_pins(archive.plan))
-        if work_path(self.output).exists():
-            # Killed after the head had got its name, before this was cleared away.
-            Work(work_path(self.output)).remove()
 
     def fetch(self, archive: ArchiveWriter) -> Outcome:
         """Bring every blob that is not in the archive yet."""
@@ -264,10 +298,18 @@ class _Run:
             self.progress.say(f"{self.output}: finished already, nothing to do")
             return _result(self.output, archive, Outcome(), {}, {})
 
+    def _clear_work(self) -> None:
+        """Remove what was learned for the plan: once there is one, the archive holds it."""
+        if work_path(self.output).exists():
+            Work(work_path(self.output)).remove()
+
     def _require_same_question(self, plan: Plan) -> None:
         if plan.question != self.question:
+            self.asked.require_unchanged(plan.question, self.output)
+            begun = printable(", ".join(in_words(plan.question)), 1000)
+            differs = printable(difference(plan.question, self.question), 1000)
             raise UsageError(
-                f"{self.output}: was begun for another question: {_in_words(plan.question)}",
+                f"{self.output}: was begun for another question: {begun}; {differs}",
                 hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
             )
 
@@ -287,20 +329,8 @@ class _Run:
         return reference.digest or self.client.manifest(reference).digest
 
 
-def _in_words(question: Question) -> str:
-    parts = [*question.catalogs, f"platform {question.platform}"]
-    parts += [f"package {package}" for package in question.packages]
-    parts += ["with dependencies"] if question.dependencies else []
-    parts += [f"without images {pattern}" for pattern in question.exclude]
-    parts += [f"image {image}" for image in question.images]
-    return printable(", ".join(parts), 1000)
-
-
 def _pins(plan: Plan) -> dict[str, Digest]:
-    return {
-        plan.images[catalog.image].reference: plan.manifests[plan.images[catalog.image].root].digest
-        for catalog in plan.catalogs
-    }
+    return {c.pin.reference: c.pin.digest for c in plan.catalogs if c.pin is not None}
 
 
 def _result(

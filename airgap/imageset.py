@@ -18,7 +18,7 @@ import yaml
 
 from airgap import limits
 from airgap.catalog import strict_yaml
-from airgap.catalog.select import HEAD, PackageChoice, Selection, heads, parse_pattern
+from airgap.catalog.select import HEAD, PackageChoice, parse_pattern
 from airgap.catalog.versions import VersionRange
 from airgap.errors import MalformedReference, UsageError, printable
 from airgap.reference import ImageReference
@@ -26,7 +26,6 @@ from airgap.reference import ImageReference
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from airgap.catalog.model import Catalog
     from airgap.catalog.select import Versions
 
 KIND: Final = "ImageSetConfiguration"
@@ -48,12 +47,6 @@ class CatalogChoice:
     with_dependencies: bool
     default_channels: Mapping[str, str]
 
-    def choices(self, catalog: Catalog) -> tuple[PackageChoice, ...] | None:
-        """Return what to take of the catalog, None for all, as in a ``Selection``."""
-        if self.packages:
-            return self.packages
-        return None if self.full else heads(catalog)
-
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
@@ -67,10 +60,6 @@ class ImageSet:
     blocked_images: tuple[re.Pattern[str], ...]
     archive_size: int | None
     unsupported: tuple[str, ...]
-
-    def selection(self, operator: CatalogChoice, catalog: Catalog) -> Selection:
-        """Return what one of ``operators`` asks of its catalog, now that it is read."""
-        return Selection(operator.choices(catalog), operator.with_dependencies, self.blocked_images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,19 @@ from airgap.errors import ArchiveError, IntegrityError
 from airgap.manifests import ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
-from airgap.pushing import Delivery, Push, PushPlan, PushResult, says_registry_is_down
+from airgap.pushing import Delivery, Push, PushPlan, PushResult, push_rounds
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from airgap.digest import Digest
     from airgap.errors import AirgapError
+    from airgap.mapping import Target
     from airgap.progress import Progress
+    from airgap.pushing import Holders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,22 +78,31 @@ def import_archive(
         delivery.prepare(options)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
-            push = Push(
-                plan,
-                delivery.targets,
-                client,
-                workers=access.connections,
-                is_fatal=lambda error: not continue_on_error or says_registry_is_down(error),
-                progress=progress,
-                stop=stop,
-            )
-            push.failed |= damaged
-            push.run(_without(plan.images, holes), reader, reader.manifest, force_tags=force_tags)
+
+            def push(targets: dict[Image, Target], holders: Holders) -> Push:
+                one = Push(
+                    plan,
+                    targets,
+                    client,
+                    workers=access.connections,
+                    continue_on_error=continue_on_error,
+                    progress=progress,
+                    stop=stop,
+                )
+                one.failed |= {image: e for image, e in damaged.items() if image in targets}
+                whole = _without(targets, holes)
+                one.run(whole, reader, reader.manifest, force_tags=force_tags, holders=holders)
+                return one
+
+            pushes = push_rounds(plan, delivery.rounds, push)
         holes = [*plan_holes(plan, {}), *holes]
-        failed = [(_failure(reader, image, error), error) for image, error in push.failed.items()]
-        written = delivery.write(options, push.arrived, [*holes, *(image for image, _ in failed)])
+        errors = {image: error for one in pushes for image, error in one.failed.items()}
+        failed = [(_failure(reader, image, error), error) for image, error in errors.items()]
+        arrived = delivery.arrived(pushes)
+        written = delivery.write(options, arrived, [*holes, *(image for image, _ in failed)])
         return ImportResult.of(
-            [push],
+            len(arrived),
+            pushes,
             holes,
             failed,
             archive=reader.path,
@@ -164,7 +175,7 @@ def _refuse_damage(reader: ArchiveReader, progress: Progress) -> None:
         )
 
 
-def _without(images: Sequence[Image], holes: Sequence[Missing]) -> list[Image]:
+def _without(images: Iterable[Image], holes: Sequence[Missing]) -> list[Image]:
     missing_names = {hole.reference for hole in holes}
     return [image for image in images if image.reference not in missing_names]
 

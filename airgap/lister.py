@@ -1,30 +1,43 @@
-"""List: what catalogs would bring, from the catalogs alone; no other image is asked for."""
+"""List: what catalogs would bring, from the catalogs alone; no other image is asked for.
+
+Writes the files that a mirror or an import would, and keeps the catalogs' databases.
+"""
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from airgap import cluster, mapping
+from airgap.archive.content import ImageContent
+from airgap.archive.reader import ArchiveReader
 from airgap.archive.work import Work
+from airgap.asking import Asker
 from airgap.catalog import as_database
-from airgap.errors import HOLES, MalformedReference
+from airgap.catalog.image import read_image
+from airgap.cluster import Announced
+from airgap.errors import HOLES, MalformedReference, UsageError, printable
 from airgap.manifests import ManifestsOptions, cluster_files, put_files
-from airgap.plan import Missing, Question, Reason
-from airgap.planner import choose_images, read_catalogs, unreadable
+from airgap.offers import read_catalogs, unreadable
+from airgap.plan import Missing, Reason, blob_holes, plan_holes
+from airgap.planner import choose
 from airgap.progress import SILENT
+from airgap.pushing import Delivery
 from airgap.reference import DestinationPrefix, ImageReference
 from airgap.registry.access import Access
+from airgap.storage import temporary_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airgap.catalog.image import CatalogImage
+    from airgap.digest import Digest
+    from airgap.inquiry import Inquiry
     from airgap.mapping import Mapping
-    from airgap.planner import Offer
+    from airgap.offers import Offer
     from airgap.progress import Progress
 
 DATABASE = "bundles.db"
@@ -34,7 +47,8 @@ DATABASE = "bundles.db"
 class ListResult:
     """What was written: the files in ``directory``, and the catalogs' databases.
 
-    ``missing`` are references that are none, and parts of catalogs that cannot be read.
+    ``images`` counts all but the catalogs' own. ``missing`` are references that are none, parts
+    of catalogs that cannot be read, and an archive's holes.
     """
 
     images: int
@@ -49,10 +63,38 @@ class ListResult:
         return HOLES if self.missing else 0
 
 
+@dataclass(frozen=True)
+class DatabasePath:
+    """Where in an image its catalog is, and in which local directory its database is kept."""
+
+    inside: str
+    local: Path
+
+    @classmethod
+    def parse(cls, text: str) -> DatabasePath:
+        """Read ``IN:LOCAL``. Raises UsageError, also when there is no directory LOCAL."""
+        inside, colon, local = text.partition(":")
+        if not colon or not local:
+            raise UsageError(f"--path {printable(text)}: invalid path, write IN:LOCAL")
+        if ".." in inside.split("/"):
+            raise UsageError(f"--path {printable(text)}: {printable(inside)} leads out of an image")
+        if not Path(local).is_dir():
+            raise UsageError(f"--path {printable(text)}: destination path does not exist: {local}")
+        return cls(inside.strip("/") and inside, Path(local))
+
+    @property
+    def database(self) -> Path:
+        """The local file: under its name in the image if that is given."""
+        named = self.inside and not self.inside.endswith("/")
+        name = PurePosixPath(self.inside).name if named else DATABASE
+        return self.local / name
+
+
 def list_images(
-    question: Question,
+    inquiry: Inquiry,
     *,
-    destination: str,
+    destination: str | None,
+    path: DatabasePath | None = None,
     access: Access | None = None,
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
@@ -61,25 +103,85 @@ def list_images(
 ) -> ListResult:
     """Write the files that a mirror of catalogs to ``destination`` would, and copy nothing.
 
-    The catalogs' databases are kept beside the files, made where a catalog has none. Raises
-    what reading a catalog raises, UsageError for names that collide, StorageError.
+    Without a destination it is ``images.txt``, a reference a line. The catalogs' databases are
+    kept beside the files, or where ``path`` says; made where a catalog has none. Raises what
+    reading a catalog raises, UsageError for names that collide, StorageError.
     """
     access, stop, options = access or Access(), stop or threading.Event(), manifests
-    hosts = {ImageReference.parse(text).repository.host for text in question.catalogs}
-    with tempfile.TemporaryDirectory(prefix="airgap-") as folder:
-        with access.connect(hosts, stop) as client:
-            offers = read_catalogs(question, client, Work(Path(folder)), progress)
+    _refuse_one_path_for_several(path, len(inquiry.catalogs))
+    with temporary_directory() as folder:
+        with access.connect(inquiry.hosts, stop) as client:
+            asker = Asker(client, Work(folder))
+            asked = inquiry.understood(lambda: asker, progress)
+            question, made = asked.question, [one.offer for one in asked.made]
+            place = path.inside if path else ""
+            offers = read_catalogs(question, asker, progress, made=made, place=place)
         progress.finish()
-        names = sorted(choose_images(question, offers, progress), key=str.encode)
-        named = {offer.reference for offer in offers}
+        names = sorted(choose(question, offers, progress).images, key=str.encode)
         missing = _missing(names, offers)
         options = options or ManifestsOptions()
         directory = options.directory or _default(offers[0])
-        others = [name for name in names if name not in named]
-        places = _places(others, offers, DestinationPrefix.parse(destination), max_components)
-        written = put_files(directory, _cluster_files(options, offers, places, missing))
-        databases = tuple(_save(offer, directory, len(offers)) for offer in offers)
-    return ListResult(len(names), directory, written.files, databases, tuple(missing))
+        if destination is None:
+            files = {"images.txt": "".join(f"{printable(name, 4096)}\n" for name in names)}
+        else:
+            prefix = DestinationPrefix.parse(destination)
+            places = _places(names, offers, prefix, max_components)
+            files = _cluster_files(options, offers, places, missing)
+        written = put_files(directory, files)
+        catalogs = [(o.reference, o.digest, o.image) for o in offers]
+        databases = _save(catalogs, written.directory, path)
+    return ListResult(len(names), written.directory, written.files, databases, tuple(missing))
+
+
+def list_archive(
+    archive: Path,
+    destination: str,
+    *,
+    path: DatabasePath | None = None,
+    max_components: int = mapping.DEFAULT_COMPONENTS,
+    manifests: ManifestsOptions | None = None,
+) -> ListResult:
+    """Write the files that an import to ``destination`` would, but the receipt; push nothing.
+
+    No request is made. Raises what ``import_archive`` raises before its first request.
+    """
+    options = manifests or ManifestsOptions()
+    with ArchiveReader(archive) as reader:
+        reader.require_sound_head()
+        plan = reader.plan
+        _refuse_one_path_for_several(path, len(plan.catalogs))
+        catalogs = []
+        for one in plan.catalogs:
+            image = plan.images[one.image]
+            content = ImageContent(reader, image)
+            place = path.inside if path else ""
+            read = read_image(
+                content.nodes(), plan.question.platform, image.reference, content, place
+            )
+            catalogs.append((image.reference, plan.manifests[image.root].digest, read))
+        missing = [
+            *plan_holes(plan, {}),
+            *blob_holes(plan, dict.fromkeys(reader.holes, "")),
+        ]
+        delivery = Delivery.to(
+            DestinationPrefix.parse(destination), plan, reader.id, max_components
+        )
+        absent = {hole.reference for hole in missing}
+        there = [image for image in plan.images if image.reference not in absent]
+        written = delivery.write(options, there, missing, receipt=False)
+        databases = _save(catalogs, written.directory, path)
+    return ListResult(
+        len(plan.images) - len(plan.catalogs),
+        written.directory,
+        written.files,
+        databases,
+        tuple(missing),
+    )
+
+
+def _refuse_one_path_for_several(path: DatabasePath | None, catalogs: int) -> None:
+    if path is not None and catalogs > 1:
+        raise UsageError(f"--path is about one catalog, and there are {catalogs}")
 
 
 def _default(offer: Offer) -> Path:
@@ -102,9 +204,12 @@ def _cluster_files(
     options: ManifestsOptions, offers: Sequence[Offer], places: Mapping, missing: Sequence[Missing]
 ) -> dict[str, str]:
     asked = [ImageReference.parse(offer.reference) for offer in offers]
-    catalogs = [(places[r], offer.digest) for r, offer in zip(asked, offers, strict=True)]
+    catalogs = [
+        Announced(places[reference], offer.digest, offer.format)
+        for reference, offer in zip(asked, offers, strict=True)
+    ]
     name = cluster.resource_name(asked[0])
-    return cluster_files(options, name, places, list(places), catalogs, missing)
+    return cluster_files(options, name, list(places), list(places), catalogs, missing)
 
 
 def _missing(names: Sequence[str], offers: Sequence[Offer]) -> list[Missing]:
@@ -120,8 +225,16 @@ def _missing(names: Sequence[str], offers: Sequence[Offer]) -> list[Missing]:
     ]
 
 
-def _save(offer: Offer, directory: Path, catalogs: int) -> Path:
-    name = cluster.resource_name(ImageReference.parse(offer.reference))
-    path = directory / (DATABASE if catalogs == 1 else f"{name}-{offer.digest.hex[:8]}.db")
-    as_database.save(offer.image.tree, offer.image.found, path)
-    return path
+def _save(
+    catalogs: Sequence[tuple[str, Digest, CatalogImage]],
+    directory: Path,
+    path: DatabasePath | None,
+) -> tuple[Path, ...]:
+    """Keep the database of each catalog, and return where it is."""
+    saved = []
+    for reference, digest, image in catalogs:
+        name = cluster.resource_name(ImageReference.parse(reference))
+        alone = path.database if path else directory / DATABASE
+        saved.append(alone if len(catalogs) == 1 else directory / f"{name}-{digest.hex[:8]}.db")
+        as_database.save(image.tree, image.found, saved[-1])
+    return tuple(saved)

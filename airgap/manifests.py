@@ -23,8 +23,9 @@ from airgap.storage import replace_file, storage_errors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airgap.cluster import Announced
     from airgap.digest import Digest
-    from airgap.mapping import Mapping, Target
+    from airgap.mapping import Target
     from airgap.plan import Missing
     from airgap.receipt import Receipt
 
@@ -51,7 +52,10 @@ class Written:
 
 
 def prepare_manifests(
-    options: ManifestsOptions, archive: Digest, asked: Sequence[ImageReference], places: Mapping
+    options: ManifestsOptions,
+    archive: Digest,
+    asked: Sequence[ImageReference],
+    places: Sequence[Target],
 ) -> Path:
     """Find out what would be refused at the end, before anything is pushed.
 
@@ -62,7 +66,7 @@ def prepare_manifests(
     directory = options.directory or Path(f"manifests-{name}-{archive.hex[:8]}")
     with storage_errors(directory):
         _require_writable(directory)
-    _mirror_sets(options, name, list(places))
+    _mirror_sets(options, name, places)
     return directory
 
 
@@ -87,38 +91,48 @@ def write_manifests(
     archive: Digest,
     asked: Sequence[ImageReference],
     arrived: Sequence[Target],
-    catalogs: Sequence[tuple[Target, Digest]],
-    places: Mapping,
+    catalogs: Sequence[Announced],
+    places: Sequence[Target],
     missing: Sequence[Missing],
-    receipt: Receipt,
+    made: dict[ImageReference, str] | None = None,
+    receipt: Receipt | None,
 ) -> Written:
     """Write the directory: from ``arrived`` and ``catalogs``, never from what did not arrive.
 
-    ``asked`` names the directory and the mirror sets. Raises StorageError, and UsageError for
-    a size limit that a single entry exceeds.
+    Where nothing has arrived it stays as it is: an earlier run may have left what still holds.
+    ``asked`` names the directory and the mirror sets, ``made`` says what images are that no
+    registry has under their names. A receipt is left alone where there is
+    none to write. Raises StorageError, and UsageError for a size limit that a single entry
+    exceeds.
     """
     directory = prepare_manifests(options, archive, asked, places)
+    if not (arrived or catalogs):
+        return Written(directory, ())
     name = cluster.resource_name(asked[0])
-    contents = cluster_files(options, name, places, arrived, catalogs, missing)
-    return put_files(directory, contents | {"receipt.json": receipt.text()})
+    contents = cluster_files(options, name, places, arrived, catalogs, missing, made)
+    if receipt is not None:
+        contents["receipt.json"] = receipt.text()
+    return put_files(directory, contents)
 
 
 def cluster_files(
     options: ManifestsOptions,
     name: str,
-    places: Mapping,
+    places: Sequence[Target],
     arrived: Sequence[Target],
-    catalogs: Sequence[tuple[Target, Digest]],
+    catalogs: Sequence[Announced],
     missing: Sequence[Missing],
+    made: dict[ImageReference, str] | None = None,
 ) -> dict[str, str]:
     """Return the files for a cluster by their names; one without content is not needed.
 
     Raises UsageError for a size limit that a single entry exceeds.
     """
     return {
-        "mapping.txt": mapping_text(places, reasons(missing)),
+        "mapping.txt": mapping_text(places, reasons(missing), made),
         **_mirror_sets(options, name, arrived),
         "catalogSource.yaml": cluster.catalog_sources(catalogs),
+        "clusterCatalog.yaml": cluster.cluster_catalogs(catalogs),
     }
 
 

@@ -58,14 +58,17 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The place of one image; ``source`` is its name as ``oc`` prints it on the left."""
+    """The place of one image; ``source`` is its name as ``oc`` prints it on the left.
+
+    Without a ``tag`` it is known there by its digest alone.
+    """
 
     source: ImageReference
     repository: Repository
     tag: str
 
     def __str__(self) -> str:
-        return f"{self.repository}:{self.tag}"
+        return f"{self.repository}:{self.tag}" if self.tag else str(self.repository)
 
     @property
     def line(self) -> str:
@@ -127,20 +130,27 @@ def assign(
     )
 
 
-def mapping_text(targets: Iterable[Target], missing: dict[ImageReference, str]) -> str:
+def mapping_text(
+    targets: Iterable[Target],
+    missing: dict[ImageReference, str],
+    made: dict[ImageReference, str] | None = None,
+) -> str:
     """Return ``mapping.txt``: a sorted ``SRC=DST`` line for each image, fit for ``oc``.
 
-    ``missing`` gives a reason for each source that has not arrived. Such an image, and one
-    whose destination stands in an earlier line already (with the same content, or ``assign``
-    had refused it), stays visible as a comment: ``oc image mirror -f`` cuts lines at ``#``,
-    and refuses a file that names one destination twice.
+    ``missing`` gives a reason for each source that has not arrived, ``made`` says what images
+    are that no registry has under the name on the left. Such an image, and one
+    whose tag stands in an earlier line already (with the same content, or it had been refused),
+    stays visible as a comment: ``oc image mirror -f`` cuts lines at ``#``, and refuses a file
+    that names one destination twice.
     """
     first: dict[str, Target] = {}
     lines = []
     for target in sorted(targets, key=_order):
         if target.source in missing:
             remark = f"missing: {printable(missing[target.source])}"
-        elif first.setdefault(str(target), target) is not target:
+        elif made and target.source in made:
+            remark = f"not to be had from there: {made[target.source]}"
+        elif target.tag and first.setdefault(str(target), target) is not target:
             remark = f"the same as {first[str(target)].source.exact}"
         else:
             lines.append(target.line)

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airgap import mapping
 from airgap.archive import inventory
+from airgap.asking import Asker
 from airgap.digest import Hasher
+from airgap.inquiry import Inquiry
+from airgap.local_catalogs import refuse_inside
 from airgap.manifests import ManifestsOptions
 from airgap.planner import survey
 from airgap.progress import SILENT
 from airgap.pushing import Delivery, PushPlan, PushResult
-from airgap.question import DEFAULT_PLATFORM, Part, question_of
-from airgap.reference import DestinationPrefix, ImageReference
+from airgap.question import DEFAULT_PLATFORM, Part
+from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
 from airgap.upstream import Run, Upstream, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from airgap.archive.work import Work
     from airgap.digest import Digest
-    from airgap.plan import Plan, Question
+    from airgap.plan import Plan
     from airgap.planner import Survey
     from airgap.progress import Progress
     from airgap.registry.client import RegistryClient
@@ -73,27 +76,28 @@ def mirror(
     Raises UsageError, RegistryError and Refused for the catalogs themselves, StorageError,
     Interrupted, and Unreachable when the destination is down. Setting ``stop`` ends it soon.
     """
-    question = question_of(catalogs, platform, part or Part())
+    inquiry = Inquiry(catalogs, platform, part or Part())
     prefix = DestinationPrefix.parse(destination)
     options = manifests or ManifestsOptions()
-    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), question)
+    refuse_inside(catalogs, options.directory or Path.cwd() / "manifests")
+    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), inquiry)
     with run.connect(prefix) as client, scratch() as work:
         client.check(prefix.host)
         found = run.ask(client, work)
         delivery = _delivery(found.plan, prefix, max_components)
         delivery.prepare(options)
         upstream = Upstream(client, found.plan, work)
-        push = run.push(
-            client, upstream, delivery.targets, upstream.holders(), force_tags=force_tags
-        )
-        lacking, failed = upstream.sorted_out(push)
+        pushes = run.push(client, upstream, delivery.rounds, force_tags=force_tags)
+        lacking, failed = upstream.sorted_out(pushes)
         holes = [*found.missing, *lacking]
-        written = delivery.write(options, push.arrived, [*holes, *(image for image, _ in failed)])
+        arrived = delivery.arrived(pushes)
+        written = delivery.write(options, arrived, [*holes, *(image for image, _ in failed)])
     return MirrorResult.of(
-        [push],
+        len(arrived),
+        pushes,
         holes,
         failed,
-        catalogs=question.catalogs,
+        catalogs=found.plan.question.catalogs,
         id=delivery.id,
         destination=str(prefix),
         manifests=written.directory,
@@ -117,9 +121,9 @@ def plan_mirror(
 
     Raises what ``mirror`` raises for the sources and for names.
     """
-    question = question_of(catalogs, platform, part or Part())
+    inquiry = Inquiry(catalogs, platform, part or Part())
     prefix = DestinationPrefix.parse(destination)
-    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), question)
+    run = _Run(access or Access(), continue_on_error, progress, stop or threading.Event(), inquiry)
     with run.connect(prefix) as client, scratch() as work:
         found = run.ask(client, work)
     return _delivery(found.plan, prefix, max_components).planned(found.missing)
@@ -129,19 +133,21 @@ def plan_mirror(
 class _Run(Run):
     """The steps of one run that ask registries."""
 
-    question: Question
+    inquiry: Inquiry
 
     def connect(self, prefix: DestinationPrefix) -> RegistryClient:
         """Return a client that knows which hosts the operator has named."""
-        sources = {ImageReference.parse(text).repository.host for text in self.question.catalogs}
-        return self.access.connect({prefix.host, *sources}, self.stop, writes=True)
+        return self.access.connect({prefix.host, *self.inquiry.hosts}, self.stop, writes=True)
 
     def ask(self, client: RegistryClient, work: Work) -> Survey:
         """Find out what there is to take."""
+        asker = Asker(client, work)
+        asked = self.inquiry.understood(lambda: asker, self.progress)
         return survey(
-            self.question,
-            client,
-            work,
+            asked.question,
+            asker,
+            made=asked.made,
+            listed=asked.listed,
             workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,

@@ -21,12 +21,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What is asked of one catalog of several: packages, () for all, and what those need.
+
+    ``default_channels`` are wishes for a catalog that is rebuilt, as (package, channel).
+    """
+
+    packages: tuple[str, ...] = ()
+    dependencies: bool = False
+    default_channels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What was asked for: catalogs as typed, and which platform's variant of them was read.
 
     ``packages`` choose a part of what they offer, () is everything; with ``dependencies``
-    what those need comes along. ``exclude`` are regular expressions for images that are left
-    out, ``images`` are taken besides. All of them as typed.
+    what those need comes along. ``shares``, one for each catalog, ask in place of these two.
+    ``exclude`` are regular expressions for images that are left out, ``images`` are taken
+    besides. All of them as typed. ``mapping`` is the digest of a list of images that are taken
+    in place of all others, "" without one. With ``rebuild`` the catalogs are reduced to what
+    is taken of them.
     """
 
     catalogs: tuple[str, ...]
@@ -35,6 +50,9 @@ class Question:
     dependencies: bool = False
     exclude: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
+    mapping: str = ""
+    rebuild: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +86,14 @@ class Manifest:
 class Image:
     """A reference as the catalog writes it, the root manifest it stood for, and who wants it.
 
-    ``bundles`` is empty for a catalog's own image.
+    ``bundles`` is empty for a catalog's own image. ``places`` are where it is wished below a
+    destination, as ``path:tag``, or ``path`` for no tag; () leaves that to the mapping.
     """
 
     reference: str
     root: int
     bundles: tuple[int, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 class Reason(StrEnum):
@@ -103,15 +123,29 @@ class Hole:
     reference: str
     reason: Reason
     bundles: tuple[int, ...] = ()
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a reference stood for when it was asked: the digest its registry gave."""
+
+    reference: str
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogImage:
-    """A catalog of the question: the number of its image, its format, where in it it stands."""
+    """A catalog of the question: the number of its image, its format, where in it it stands.
+
+    ``pin`` is what it was read from; its image is another one if it was rebuilt. None says
+    that it was made of local files, and no registry has it.
+    """
 
     image: int
     format: str
     path: str
+    pin: Pin | None
 
 
 @dataclass(frozen=True)
@@ -149,6 +183,18 @@ class Plan:
         return frozenset(catalog.image for catalog in self.catalogs)
 
     @property
+    def made_here(self) -> dict[int, str]:
+        """The numbers of the catalogs' images that no registry had, each with what it is."""
+        found = {}
+        for catalog in self.catalogs:
+            root = self.manifests[self.images[catalog.image].root].digest
+            if catalog.pin is None:
+                found[catalog.image] = "made of local files"
+            elif catalog.pin.digest != root:
+                found[catalog.image] = f"a part of {catalog.pin.digest}"
+        return found
+
+    @property
     def content_bytes(self) -> int:
         """The size of all manifests and blobs, each counted once."""
         return sum(m.size for m in self.manifests) + sum(b.size for b in self.blobs)
@@ -170,12 +216,13 @@ class Plan:
 class Wanted:
     """An image of the offer with the names of the bundles that want it.
 
-    ``catalog`` is set for a catalog's own image: its format and where in the image it stands.
+    ``catalog`` is set for a catalog's own image: its format, where in the image it stands, and
+    what it was read from.
     """
 
     reference: str
     bundles: tuple[str, ...] = ()
-    catalog: tuple[str, str] | None = None
+    catalog: tuple[str, str, Pin | None] | None = None
 
 
 def in_order(wanted: Iterable[Wanted]) -> list[Wanted]:

@@ -1,21 +1,18 @@
 """Asking catalogs and registries all that must be known before the first blob moves.
 
 Turns a question into a plan: each reference is resolved once, every manifest is fetched, and
-one broken image costs itself and nothing else. What has been learned goes into a ``Memory``,
-so that a killed run does not ask again. Knows nothing of where the content will go.
+one broken image costs itself and nothing else. Knows nothing of where the content will go.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from airgap import limits
+from airgap import mapping_file, places
 from airgap import plan as planning
-from airgap.catalog.image import CatalogImage, read_image
-from airgap.catalog.select import Selection, select
+from airgap.catalog.select import EVERY, PackageChoice, select
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -28,44 +25,28 @@ from airgap.errors import (
     RegistryError,
     StorageError,
     Unreachable,
+    UsageError,
+    printable,
 )
 from airgap.oci import graph
-from airgap.oci.model import Descriptor
-from airgap.plan import Missing, Plan, Question, Reason, Wanted
+from airgap.offers import bounded, read_catalogs, unreadable
+from airgap.plan import Missing, Plan, Question, Reason, Share, Wanted
 from airgap.question import selection_of
-from airgap.reference import ImageReference
+from airgap.rebuilding import rebuild_catalog
 from airgap.transfer import in_parallel
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from airgap.catalog.model import Catalog
-    from airgap.digest import Digest
+    from airgap.asking import Asker
+    from airgap.local_catalogs import Made
+    from airgap.mapping_file import Copy, Wildcard
+    from airgap.offers import Offer
     from airgap.progress import Progress
+    from airgap.question import Listed
+    from airgap.reference import ImageReference
     from airgap.registry.client import RegistryClient
-
-
-class Memory(Protocol):
-    """What a planning run has learned; the archive's work directory fits."""
-
-    def pinned(self, reference: str) -> Descriptor | None:
-        """Return what a reference was found to stand for."""
-
-    def pin(self, reference: str, descriptor: Descriptor) -> None:
-        """Remember what a reference stands for."""
-
-    def manifest(self, digest: Digest) -> bytes | None:
-        """Return a manifest that was kept, checked."""
-
-    def keep(self, digest: Digest, content: bytes) -> None:
-        """Keep a manifest."""
-
-    def fetch(self, digest: Digest, size: int, read: Callable[[int], Iterator[bytes]]) -> None:
-        """Make sure that a blob is here."""
-
-    def open(self, digest: Digest) -> BinaryIO:
-        """Open a blob that is here."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +64,10 @@ class Survey:
 
 def survey(
     question: Question,
-    client: RegistryClient,
-    memory: Memory,
+    asker: Asker,
     *,
+    made: Iterable[Made] = (),
+    listed: Listed | None = None,
     workers: int,
     continue_on_error: bool,
     progress: Progress,
@@ -93,27 +75,41 @@ def survey(
 ) -> Survey:
     """Answer a question with a plan; images that cannot be had are holes in it.
 
-    Raises what keeps a catalog itself from being read: RegistryError, CatalogError,
-    MalformedContent, IntegrityError, UsageError; StorageError, Interrupted; and without
-    ``continue_on_error`` whatever is wrong with the first image that cannot be had.
+    ``made`` are catalogs of the question that were made here, ``listed`` is the list that it
+    has a digest of. Raises what keeps a catalog itself from being read: RegistryError,
+    CatalogError, MalformedContent, IntegrityError, UsageError; StorageError, Interrupted; and
+    without ``continue_on_error`` whatever is wrong with the first image that cannot be had.
     """
-    surveyor = _Surveyor(client, memory, continue_on_error)
-    selection = selection_of(question)
-    offers = _read_catalogs(question, surveyor, progress)
-    chosen = _choose(offers, selection)
-    for remark in chosen.remarks:
-        progress.say(remark)
-    wanted = planning.in_order(_wanted(offers, chosen))
+    surveyor = _Surveyor(asker, continue_on_error)
+    for one in made:
+        one.bring(asker)
+    offers = read_catalogs(question, asker, progress, made=[one.offer for one in made])
+    chosen = choose(question, offers, progress)
+    if listed is not None:
+        for remark in listed.copies.remarks:
+            progress.say(remark)
+        chosen = _as_listed(chosen, offers, listed, surveyor)
+    offers = sorted(_travelling(question, offers, asker, progress), key=lambda o: o.order)
+    wanted = planning.in_order(Wanted(i, tuple(sorted(b))) for i, b in chosen.images.items())
     answers = surveyor.look_up_all(wanted, workers, progress, stop)
-    made = planning.make_plan(question, _bundles(chosen), _together(wanted, answers, offers))
+    plan = planning.make_plan(
+        question,
+        [planning.Bundle(name, tuple(sorted(p))) for name, p in chosen.bundles.items()],
+        [
+            *((offer.wanted, offer.nodes) for offer in offers),
+            *zip(wanted, answers, strict=True),
+            *((Wanted(place), reason) for place, reason in chosen.lacking),
+        ],
+    )
+    if listed is not None:
+        plan = places.as_listed(plan, chosen.copies, listed, progress)
     surveyor.details.update(unreadable(offers))
-    return Survey(made, surveyor.details)
+    return Survey(plan, surveyor.details)
 
 
 def survey_images(
     references: Iterable[str],
-    client: RegistryClient,
-    memory: Memory,
+    asker: Asker,
     *,
     workers: int,
     continue_on_error: bool,
@@ -125,54 +121,17 @@ def survey_images(
     Raises StorageError, Interrupted, and without ``continue_on_error`` whatever is wrong with
     the first image that cannot be had.
     """
-    surveyor = _Surveyor(client, memory, continue_on_error)
+    surveyor = _Surveyor(asker, continue_on_error)
     wanted = planning.in_order(Wanted(reference) for reference in references)
     answers = surveyor.look_up_all(wanted, workers, progress, stop)
     made = planning.make_plan(Question((), ""), (), zip(wanted, answers, strict=True))
     return Survey(made, surveyor.details)
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A catalog of a question: its reference as typed, its root's digest, what is in it."""
-
-    reference: str
-    digest: Digest
-    image: CatalogImage
-
-    @property
-    def catalog(self) -> Catalog:
-        """What it offers."""
-        return self.image.found.catalog
-
-
-def read_catalogs(
-    question: Question, client: RegistryClient, memory: Memory, progress: Progress
-) -> list[Offer]:
-    """Read the catalogs of a question, and ask for no other image.
-
-    What they hold can be read as long as ``memory`` has it. Raises what ``survey`` raises for
-    catalogs.
-    """
-    return _read_catalogs(question, _Surveyor(client, memory, continue_on_error=False), progress)
-
-
-def _read_catalogs(question: Question, surveyor: _Surveyor, progress: Progress) -> list[Offer]:
-    offers = []
-    for text in question.catalogs:
-        progress.stage(f"reading catalog {text}")
-        offer = surveyor.read_catalog(text, question.platform)
-        for problem in offer.catalog.problems:
-            progress.say(f"{text}: {problem}")
-        offers.append(offer)
-    return offers
-
-
 class _Surveyor:
-    def __init__(self, client: RegistryClient, memory: Memory, continue_on_error: bool) -> None:
+    def __init__(self, asker: Asker, continue_on_error: bool) -> None:
+        self._asker = asker
         self._continue_on_error = continue_on_error
-        self._client = client
-        self._memory = memory
         self.details: dict[str, str] = {}
 
     def look_up_all(
@@ -191,74 +150,24 @@ class _Surveyor:
     def look_up(self, want: Wanted) -> Sequence[graph.Node] | Reason:
         """Return an image's graph, or why there is none."""
         try:
-            return self.walk(ImageReference.parse(want.reference), want.reference)
+            return self._asker.graph(want.reference)
         except (StorageError, Interrupted):
             raise
         except AirgapError as error:
-            if want.catalog is not None or not self._continue_on_error:
+            if not self._continue_on_error:
                 raise
             self.details[want.reference] = error.message
             return reason_for(error)
 
-    def walk(self, reference: ImageReference, text: str) -> Sequence[graph.Node]:
-        """Return every manifest of an image, children first."""
-        root = self._resolve(reference, text)
-        return graph.walk(root, lambda descriptor: self.manifest(reference, descriptor))
-
-    def read_catalog(self, text: str, platform: str) -> Offer:
-        """Read the catalog that an image holds, from its variant for one platform."""
-        reference = ImageReference.parse(text)
-        nodes = self.walk(reference, text)
-        image = read_image(nodes, platform, text, _CatalogContent(self, reference))
-        return Offer(text, nodes[-1].descriptor.digest, image)
-
-    def _resolve(self, reference: ImageReference, text: str) -> Descriptor:
-        if known := self._memory.pinned(text):
-            return known
-        found = self._client.manifest(reference)
-        descriptor = Descriptor(found.digest, len(found.raw), found.media_type)
-        self._memory.keep(found.digest, found.raw)
-        self._memory.pin(text, descriptor)
-        return descriptor
-
-    def manifest(self, reference: ImageReference, descriptor: Descriptor) -> bytes:
-        """Return a manifest, fetched unless it is remembered, of the promised size."""
-        raw = self._memory.manifest(descriptor.digest)
-        if raw is None:
-            raw = self._client.manifest(reference.pinned(descriptor.digest)).raw
-            self._memory.keep(descriptor.digest, raw)
-        if len(raw) != descriptor.size:
-            raise IntegrityError(
-                f"{reference.pinned(descriptor.digest)}: {len(raw)} bytes, promised were"
-                f" {descriptor.size}"
-            )
-        return raw
-
-    def open(self, reference: ImageReference, blob: Descriptor) -> BinaryIO:
-        """Open a blob, fetched unless it is remembered."""
-
-        def read(offset: int) -> Iterator[bytes]:
-            return self._client.blob(reference.repository, blob.digest, blob.size, offset)
-
-        try:
-            self._memory.fetch(blob.digest, blob.size, read)
-        except IntegrityError as error:
-            raise IntegrityError(f"{reference}: {error.message}", hint=error.hint) from error
-        return self._memory.open(blob.digest)
-
-
-@dataclass(frozen=True)
-class _CatalogContent:
-    """A catalog image's content, remembered as it is read."""
-
-    surveyor: _Surveyor
-    reference: ImageReference
-
-    def manifest(self, descriptor: Descriptor) -> bytes:
-        return self.surveyor.manifest(self.reference, descriptor)
-
-    def open(self, descriptor: Descriptor) -> BinaryIO:
-        return self.surveyor.open(self.reference, descriptor)
+    def tags_of(
+        self, wildcards: Iterable[Wildcard]
+    ) -> tuple[dict[ImageReference, list[str]], list[tuple[str, Reason]]]:
+        """Return the tags of wildcards' repositories, and which wildcards match nothing."""
+        tags, unmatched = tags_of(
+            wildcards, self._asker.client, continue_on_error=self._continue_on_error
+        )
+        self.details.update((one.reference, one.detail) for one in unmatched)
+        return tags, [(one.reference, Reason(one.reason)) for one in unmatched]
 
 
 _REASONS: tuple[tuple[type[AirgapError], Reason], ...] = (
@@ -273,6 +182,35 @@ _REASONS: tuple[tuple[type[AirgapError], Reason], ...] = (
 )
 
 
+def tags_of(
+    wildcards: Iterable[Wildcard], client: RegistryClient, *, continue_on_error: bool
+) -> tuple[dict[ImageReference, list[str]], list[Missing]]:
+    """Ask for the tags of wildcards' repositories; a wildcard that matches none is missing.
+
+    Raises RegistryError without ``continue_on_error``, and UsageError as matching does.
+    """
+    tags: dict[ImageReference, list[str]] = {}
+    unmatched: list[Missing] = []
+
+    def miss(wildcard: Wildcard, reason: Reason, detail: str) -> None:
+        name = f"{wildcard.source}:{wildcard.glob or '*'}"
+        unmatched.append(Missing(name, reason.value, detail=detail))
+
+    for wildcard in wildcards:
+        source = wildcard.source
+        try:
+            tags[source] = tags.get(source) or client.tags(source.repository)
+        except RegistryError as error:
+            if not continue_on_error:
+                raise
+            tags[source] = []
+            miss(wildcard, reason_for(error), error.message)
+        else:
+            if not wildcard.matching(tags[source]):
+                miss(wildcard, Reason.NOT_FOUND, "no tag matches")
+    return tags, unmatched
+
+
 def reason_for(error: AirgapError) -> Reason:
     """Return the word for why an image could not be had."""
     if isinstance(error, graph.UnsupportedContent):
@@ -284,108 +222,117 @@ def reason_for(error: AirgapError) -> Reason:
     raise error
 
 
-def choose_images(question: Question, offers: Sequence[Offer], progress: Progress) -> set[str]:
-    """Return the images that a question takes of catalogs, as they are written there.
-
-    Raises UsageError for packages, channels or versions that no catalog has.
-    """
-    chosen = _choose(offers, selection_of(question))
-    for remark in chosen.remarks:
-        progress.say(remark)
-    return set(chosen.images)
-
-
 @dataclass(frozen=True)
-class _Chosen:
-    """What a selection comes to in all catalogs together, by the names that plans use."""
+class Chosen:
+    """What a question takes of all its catalogs together, by the names that plans use.
+
+    ``images`` are all but the catalogs' own, with the bundles that want each; ``bundles``
+    have the packages that offer each. ``copies`` is what a list says of an image, ``lacking``
+    what cannot even be asked for, and why.
+    """
 
     images: dict[str, set[str]]
     bundles: dict[str, set[str]]
-    remarks: list[str]
+    lacking: Sequence[tuple[str, Reason]]
+    copies: Mapping[str, Sequence[Copy]] = field(default_factory=dict)
 
 
-def _choose(offers: Sequence[Offer], selection: Selection) -> _Chosen:
-    """Select in every catalog; a package may be in any of them. Raises UsageError."""
-    images: dict[str, set[str]] = {str(image): set() for image in selection.images}
+def choose(question: Question, offers: Sequence[Offer], progress: Progress) -> Chosen:
+    """Select in every catalog, and say what there is to say about it.
+
+    Raises UsageError for packages, channels or versions that no catalog has.
+    """
+    images: dict[str, set[str]] = {}
     bundles: dict[str, set[str]] = defaultdict(set)
-    remarks: list[str] = []
-    for offer, part in zip(offers, _shares(offers, selection), strict=True):
-        selected = select(offer.catalog, part)
-        remarks += [f"{offer.reference}: {remark}" for remark in selected.remarks]
+    for offer, share in zip(offers, _shares(offers, question), strict=True):
+        if share is None:
+            continue
+        try:
+            selected = select(offer.catalog, selection_of(question, share))
+        except UsageError as error:
+            raise UsageError(f"{offer.reference}: {error.message}", hint=error.hint) from error
+        for remark in selected.remarks:
+            progress.say(f"{offer.reference}: {remark}")
         for bundle in selected.bundles:
-            bundles[_bounded(bundle.name)].update(filter(None, [_bounded(bundle.package)]))
+            bundles[bounded(bundle.name)].update(filter(None, [bounded(bundle.package)]))
         for image, wanting in selected.images.items():
-            names = images.setdefault(_bounded(image), set())
-            names.update(_bounded(bundle.name) for bundle in wanting)
-        if not selection.with_dependencies:
-            remarks += [
-                f"{offer.reference}: what was selected needs {bundle.name} too, of package"
-                f" {bundle.package}; --with-dependencies takes it along"
-                for bundle in selected.dependencies.further
-            ]
-    return _Chosen(images, bundles, remarks)
+            names = images.setdefault(bounded(image), set())
+            names.update(bounded(bundle.name) for bundle in wanting)
+        for extra in selected.extra_images:
+            images.setdefault(str(extra), set())
+        for bundle in () if share.dependencies else selected.dependencies.further:
+            progress.say(
+                f"{offer.reference}: what was selected needs {printable(bundle.name)} too, of"
+                f" package {printable(bundle.package)}; --with-dependencies takes it along"
+            )
+    for offer in offers:
+        images.pop(offer.reference, None)
+    return Chosen(images, bundles, [(p, Reason.UNREADABLE) for p, _ in unreadable(offers)])
 
 
-def _shares(offers: Sequence[Offer], selection: Selection) -> list[Selection]:
-    """Give each catalog the choices of packages that it has, and what nobody has to the first."""
-    if selection.packages is None or len(offers) == 1:
-        return [selection] * len(offers)
-    names = [{package.name for package in offer.catalog.packages} for offer in offers]
+def _travelling(
+    question: Question, offers: Sequence[Offer], asker: Asker, progress: Progress
+) -> list[Offer]:
+    """Return the catalogs as they are, or reduced to their shares of the question."""
+    if not question.rebuild:
+        return list(offers)
+    rebuilt = []
+    for offer, share in zip(offers, _shares(offers, question), strict=True):
+        if share is None:
+            raise UsageError(
+                f"{offer.reference}: nothing of it is selected, so there is nothing to rebuild"
+            )
+        if share.packages:
+            selection, defaults = selection_of(question, share), dict(share.default_channels)
+            offer = rebuild_catalog(offer, selection, defaults, asker, progress)
+        else:
+            progress.say(f"{offer.reference}: stays as it is, all of its packages are taken")
+        rebuilt.append(offer)
+    return rebuilt
+
+
+def _shares(offers: Sequence[Offer], question: Question) -> list[Share | None]:
+    """Give each catalog its share of a question; None is nothing.
+
+    Where none is given: the packages that the catalog has, and what nobody has to the first.
+    """
+    if question.shares:
+        given = dict(zip(question.catalogs, question.shares, strict=True))
+        return [given[offer.reference] for offer in offers]
+    whole = Share(question.packages, question.dependencies)
+    if not whole.packages or len(offers) == 1:
+        return [whole] * len(offers)
+    names = [{EVERY, *(package.name for package in offer.catalog.packages)} for offer in offers]
     known = set().union(*names)
-    shares = []
+    shares: list[Share | None] = []
     for position, own in enumerate(names):
-        choices = [
-            choice
-            for choice in selection.packages
-            if choice.package in own or (position == 0 and choice.package not in known)
+        packages = [
+            text
+            for text in whole.packages
+            for package in [PackageChoice.parse(text).package]
+            if package in own or (position == 0 and package not in known)
         ]
-        shares.append(replace(selection, packages=tuple(choices)))
+        shares.append(replace(whole, packages=tuple(packages)) if packages else None)
     return shares
 
 
-def _wanted(offers: Sequence[Offer], chosen: _Chosen) -> list[Wanted]:
-    catalogs = [
-        Wanted(offer.reference, (), (offer.image.found.format, offer.image.found.path))
-        for offer in offers
-    ]
-    named = {offer.reference for offer in offers}
-    related = [
-        Wanted(image, tuple(sorted(bundles)))
-        for image, bundles in chosen.images.items()
-        if image not in named
-    ]
-    return catalogs + related
-
-
-def _bundles(chosen: _Chosen) -> list[planning.Bundle]:
-    return [planning.Bundle(name, tuple(sorted(p))) for name, p in chosen.bundles.items()]
-
-
-def _together(
-    wanted: Sequence[Wanted],
-    answers: Iterator[Sequence[graph.Node] | Reason],
-    offers: Sequence[Offer],
-) -> Iterator[tuple[Wanted, Sequence[graph.Node] | Reason]]:
-    """Yield every image with its answer, then the parts of catalogs that could not be read."""
-    yield from zip(wanted, answers, strict=True)
-    for place, _ in unreadable(offers):
-        yield Wanted(place), Reason.UNREADABLE
-
-
-def unreadable(offers: Sequence[Offer]) -> list[tuple[str, str]]:
-    """Return the parts of catalogs that cannot be read: where each is, and what is wrong."""
-    faults = (f"{o.reference}: {fault}" for o in offers for fault in o.catalog.unreadable)
-    return list({_place(fault): fault for fault in faults}.items())
-
-
-def _place(fault: str) -> str:
-    """Return where a fault is, without what it is: that is not for the archive."""
-    catalog, _, rest = fault.partition(": ")
-    file, _, rest = rest.partition(": ")
-    document = re.match(r"document \d+(, line \d+)?", rest)
-    return _bounded(": ".join(filter(None, (catalog, file, document and document[0]))))
-
-
-def _bounded(text: str) -> str:
-    """Cut a catalog's text to what an inventory holds; as a reference it then is none."""
-    return text if len(text) <= limits.NAME else f"{text[: limits.NAME]}…"
+def _as_listed(
+    chosen: Chosen, offers: Sequence[Offer], listed: Listed, surveyor: _Surveyor
+) -> Chosen:
+    """Take exactly what a list says, and besides the catalogs."""
+    catalogs = {offer.reference for offer in offers}
+    names = [*catalogs, *chosen.images]
+    wild = mapping_file.taken(listed.copies, names).wildcards
+    tags, unmatched = surveyor.tags_of(wild)
+    copies = mapping_file.expanded(replace(listed.copies, wildcards=wild), tags.__getitem__)
+    rest = tuple(w for w in listed.copies.wildcards if w not in wild)
+    taken = mapping_file.taken(replace(listed.copies, copies=copies, wildcards=rest), names)
+    extra = {str(reference): found for reference, found in taken.extra.items()}
+    images = {name: chosen.images.get(name, set()) for name in (*taken.images, *extra)}
+    wanting = {bundle for name in images for bundle in images[name]}
+    return Chosen(
+        {name: bundles for name, bundles in images.items() if name not in catalogs},
+        {name: chosen.bundles[name] for name in chosen.bundles if name in wanting},
+        [*chosen.lacking, *unmatched],
+        {**taken.images, **extra},
+    )

@@ -6,21 +6,22 @@ refuses to know where plan, manifests and blobs are from.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from airgap import __version__, mapping
+from airgap import __version__
+from airgap.cluster import Announced
 from airgap.errors import (
     HOLES,
     AirgapError,
-    MalformedReference,
     RegistryError,
     Unreachable,
     worst,
 )
 from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reasons, write_manifests
 from airgap.mapping import mapping_text
+from airgap.places import place_images, rounds
 from airgap.plan import Missing, counted
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from airgap.digest import Digest
-    from airgap.mapping import Mapping, Target
+    from airgap.mapping import Target
+    from airgap.places import Places
     from airgap.plan import Image, Plan
     from airgap.progress import Progress
     from airgap.registry.client import RegistryClient
+
+    Holders: TypeAlias = abc.Mapping[Digest, Iterable[Repository]]
+    """Repositories that are said to have a blob."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +65,17 @@ class PushResult:
     @classmethod
     def of(
         cls,
+        arrived: int,
         pushes: Iterable[Push],
         missing: Iterable[Missing],
         failed: Iterable[tuple[Missing, AirgapError]],
         **own: Any,
     ) -> Self:
         """Add up what pushes did; ``own`` are the fields of the kind of result."""
-        pushes, failed = list(pushes), list(failed)
+        pushes, failed = list(pushes), list(dict.fromkeys(failed))
         outcomes = [outcome for push in pushes for outcome in push.outcomes]
         return cls(
-            arrived=sum(len(push.arrived) for push in pushes),
+            arrived=arrived,
             sent=sum(outcome.sent for outcome in outcomes),
             sent_bytes=sum(outcome.sent_bytes for outcome in outcomes),
             mounted=sum(outcome.mounted for outcome in outcomes),
@@ -94,20 +100,24 @@ class PushResult:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What would go where: the lines of ``mapping.txt``, and what would be missing."""
+    """What would go where: the lines of ``mapping.txt``, and what would be missing.
+
+    ``unplaced`` are those of the missing that no line names.
+    """
 
     mapping: tuple[str, ...]
     missing: tuple[Missing, ...]
+    unplaced: tuple[Missing, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """A plan, the digest of its inventory, and a place for each of its images."""
+    """A plan, the digest of its inventory, and the places of its images."""
 
     plan: Plan
     id: Digest
     destination: DestinationPrefix
-    places: Mapping
+    places: Places
 
     @classmethod
     def to(
@@ -117,44 +127,70 @@ class Delivery:
         return cls(plan, identity, destination, place_images(plan, destination, max_components))
 
     @property
-    def targets(self) -> dict[Image, Target]:
-        """The place of each image that can be pushed."""
-        return {
-            image: self.places[ImageReference.parse(image.reference)] for image in self.plan.images
-        }
+    def rounds(self) -> list[dict[Image, Target]]:
+        """The places of all images that can be pushed, one of each in a round, catalogs last."""
+        catalogs = [self.plan.images[number] for number in self.plan.catalog_images]
+        return rounds({image: self.places[image] for image in self.plan.images}, catalogs)
+
+    def arrived(self, pushes: Iterable[Push]) -> list[Image]:
+        """Return the images that are at all their places now."""
+        there = Counter(image for push in pushes for image in push.arrived)
+        return [i for i in self.plan.images if i in there and there[i] == len(self.places[i])]
 
     def planned(self, missing: Sequence[Missing]) -> PushPlan:
         """Say what would go where."""
-        text = mapping_text(self.places, reasons(missing))
-        return PushPlan(tuple(text.splitlines()), tuple(missing))
+        text = mapping_text(self.places, reasons(missing), self._made)
+        placed = {target.source for target in self.places}
+        unplaced = [hole for hole in missing if placed.isdisjoint(reasons([hole]))]
+        return PushPlan(tuple(text.splitlines()), tuple(missing), tuple(unplaced))
 
     def prepare(self, options: ManifestsOptions) -> None:
         """Find out what writing would refuse. Raises StorageError and UsageError."""
-        prepare_manifests(options, self.id, self._asked, self.places)
+        prepare_manifests(options, self.id, self._asked, list(self.places))
 
     def write(
-        self, options: ManifestsOptions, arrived: Collection[Image], absent: Sequence[Missing]
+        self,
+        options: ManifestsOptions,
+        arrived: Collection[Image],
+        absent: Sequence[Missing],
+        *,
+        receipt: bool = True,
     ) -> Written:
         """Write what a cluster needs, from what has arrived and nothing else."""
-        plan, targets = self.plan, self.targets
+        plan = self.plan
         in_order = sorted(arrived, key=lambda image: image.reference.encode())
-        catalogs = [i for n in sorted(plan.catalog_images) if (i := plan.images[n]) in arrived]
+        at = [(image, target) for image in in_order for target in self.places[image]]
+        made_here = {plan.images[number] for number in plan.made_here}
         return write_manifests(
             options,
             archive=self.id,
             asked=self._asked,
-            arrived=[targets[image] for image in in_order],
-            catalogs=[(targets[image], plan.manifests[image.root].digest) for image in catalogs],
-            places=self.places,
+            arrived=[target for image, target in at if image not in made_here],
+            catalogs=[
+                Announced(self.places[image][0], plan.manifests[image.root].digest, catalog.format)
+                for catalog in plan.catalogs
+                for image in [plan.images[catalog.image]]
+                if image in arrived
+            ],
+            places=list(self.places),
             missing=absent,
+            made=self._made,
             receipt=Receipt(
                 str(self.id),
                 str(self.destination),
                 __version__,
-                tuple(_arrived(plan, image, targets[image]) for image in in_order),
+                tuple(_arrived(plan, image, target) for image, target in at),
                 tuple(absent),
-            ),
+            )
+            if receipt
+            else None,
         )
+
+    @property
+    def _made(self) -> dict[ImageReference, str]:
+        plan = self.plan
+        made = plan.made_here
+        return {ImageReference.parse(plan.images[n].reference): made[n] for n in made}
 
     @property
     def _asked(self) -> list[ImageReference]:
@@ -164,9 +200,10 @@ class Delivery:
 class Push:
     """The pushing of images, each to its place, and what has come of it.
 
-    A place without a tag gets the image by its digest alone.
+    A place without a tag gets the image by its digest alone, if the registry takes it so.
 
-    ``is_fatal`` says which errors end the whole run: they are raised.
+    An error of a registry that is down is raised, and without ``continue_on_error`` any error.
+    ``is_theirs`` says which errors the source is to blame for.
     """
 
     def __init__(
@@ -176,7 +213,8 @@ class Push:
         client: RegistryClient,
         *,
         workers: int,
-        is_fatal: Callable[[AirgapError], bool],
+        continue_on_error: bool,
+        is_theirs: Callable[[AirgapError], bool] = lambda error: False,
         progress: Progress,
         stop: threading.Event,
     ) -> None:
@@ -184,9 +222,11 @@ class Push:
         self._targets = targets
         self._client = client
         self._workers = workers
-        self._is_fatal = is_fatal
+        self._continue_on_error = continue_on_error
+        self._is_theirs = is_theirs
         self._progress = progress
         self._stop = stop
+        self._doubts = 0
         self.arrived: list[Image] = []
         self.failed: dict[Image, AirgapError] = {}
         self.outcomes: list[Outcome] = []
@@ -203,6 +243,9 @@ class Push:
     ) -> None:
         """Push images that have not failed already, the catalogs after all others.
 
+        The smallest image that an empty registry gets goes ahead of the rest: it shows in which
+        way the registry takes manifests, before much has been sent to it.
+
         ``manifest`` gives a manifest's bytes by its number. ``holders`` are repositories that
         are said to hold a blob, and from which it may be mounted.
         """
@@ -212,15 +255,34 @@ class Push:
         ready = [image for image in images if image not in self.failed]
         places = {image: (at.repository, at.tag) for image, at in self._targets.items()}
         destination = RegistryDestination(
-            self._client, self._plan, places, manifest, tags_set, holders or {}
+            self._client,
+            self._plan,
+            places,
+            manifest,
+            tags_set,
+            holders or {},
+            self._progress.say,
+            self._no_doubt,
         )
+        first = self._first_of_each_host([i for i in ready if i not in tags_set], catalogs)
+        for image in first:
+            destination.ask_for_digests(image)
+        filled = {self._targets[image].repository.host for image in tags_set}
+        ahead = [
+            image
+            for image in first
+            if image not in catalogs and self._targets[image].repository.host not in filled
+        ]
         self._progress.stage(
             "pushing",
             total_bytes=_bytes_to_place(self._plan, ready, destination),
             total_images=len(ready),
         )
         try:
-            self._transfer([i for i in ready if i not in catalogs], source, destination)
+            self._transfer(ahead, source, destination)
+            self._transfer(
+                [i for i in ready if i not in catalogs and i not in ahead], source, destination
+            )
             self._transfer([i for i in ready if i in catalogs], source, destination)
         finally:
             self._progress.finish()
@@ -243,6 +305,24 @@ class Push:
         self.arrived += outcome.images
         self.failed |= outcome.failed_images
 
+    def _first_of_each_host(
+        self, images: Iterable[Image], catalogs: Collection[Image]
+    ) -> list[Image]:
+        """Choose the smallest image for each registry that has not yet been given a manifest.
+
+        A catalog is chosen only where there is nothing else.
+        """
+        plan = self._plan
+
+        def weight(image: Image) -> tuple[bool, int, str]:
+            size = sum(plan.blobs[number].size for number in plan.blobs_of(image))
+            return image in catalogs, size, image.reference
+
+        first: dict[str, Image] = {}
+        for image in sorted(images, key=weight):
+            first.setdefault(self._targets[image].repository.host, image)
+        return [image for host, image in first.items() if host not in self._client.takes_digests]
+
     def _survey_tags(self, images: Sequence[Image], force: bool) -> frozenset[Image]:
         """Find the tags that are set already; refuse to move one unless told to."""
         self._progress.stage("asking for tags", total_images=len(images))
@@ -251,7 +331,9 @@ class Push:
             target = self._targets[image]
             name = target.tag or str(self._plan.manifests[image.root].digest)
             try:
-                return self._client.manifest_digest(target.repository, name)
+                found = self._client.manifest_digest(target.repository, name)
+                self._no_doubt()
+                return found
             except RegistryError as error:
                 if self._is_fatal(error):
                     raise
@@ -268,39 +350,66 @@ class Push:
             elif isinstance(found, AirgapError):
                 self.failed[image] = found
             elif found is not None and not force:
-                self.failed[image] = RegistryError(
+                self.failed[image] = error = RegistryError(
                     f"{self._targets[image]}: is at {found}, to be set to {root}",
                     hint="Say --force-tags to move it.",
                 )
+                if self._is_fatal(error):
+                    raise error
         return frozenset(tags_set)
+
+    def _no_doubt(self) -> None:
+        self._doubts = 0
+
+    def _is_fatal(self, error: AirgapError) -> bool:
+        if not self._continue_on_error:
+            return True
+        if self._is_theirs(error) or not _may_be_down(error):
+            return False
+        self._doubts += 1
+        return self._doubts > max(_DOUBTS, 2 * self._workers) or self._is_out_of_reach()
+
+    def _is_out_of_reach(self) -> bool:
+        """Ask the registries themselves, as one that is up may fail at a single blob."""
+        left = (target for image, target in self._targets.items() if image not in self.failed)
+        try:
+            for host in sorted({target.repository.host for target in left}):
+                self._client.check(host)
+        except RegistryError:
+            return True
+        return False
 
 
 _DOWN = frozenset({None, 429, 502, 503, 504})
-"""What says, after all retries, that the whole registry is down, and not one repository."""
+"""What says, after all retries, that the whole registry may be down, and not one repository."""
+
+_DOUBTS = 20
+"""So many failures in a row, and nothing that went well between, and a registry is down."""
 
 
-def says_registry_is_down(error: AirgapError) -> bool:
-    """Say whether an error concerns every image, not one alone."""
+def _may_be_down(error: AirgapError) -> bool:
     return isinstance(error, Unreachable) and error.status in _DOWN
 
 
-def place_images(
-    plan: Plan, destination: DestinationPrefix, max_components: int = mapping.DEFAULT_COMPONENTS
-) -> Mapping:
-    """Give every image of a plan its place, those with holes too, so that names never shift.
+def push_rounds(
+    plan: Plan,
+    rounds: Iterable[dict[Image, Target]],
+    push: Callable[[dict[Image, Target], Holders], Push],
+    holders: Holders | None = None,
+) -> list[Push]:
+    """Push round after round; what one has brought can be mounted by the next.
 
-    Raises UsageError when two images cannot be told apart there, or a name does not fit.
+    ``push`` pushes the images of a round, and is told which repositories hold which blob.
     """
-    images = [
-        mapping.Origin(ImageReference.parse(i.reference), plan.manifests[i.root].digest)
-        for i in plan.images
-    ]
-    catalogs = [images[number] for number in sorted(plan.catalog_images)]
-    others = [origin for n, origin in enumerate(images) if n not in plan.catalog_images]
-    for hole in plan.holes:
-        with suppress(MalformedReference):  # What has no name can have no place either.
-            others.append(mapping.Origin(ImageReference.parse(hole.reference)))
-    return mapping.assign(others, destination, catalogs=catalogs, max_components=max_components)
+    known = defaultdict(list, {digest: list(found) for digest, found in (holders or {}).items()})
+    pushes = []
+    for targets in rounds:
+        done = push(targets, known)
+        pushes.append(done)
+        for image in done.arrived:
+            for number in plan.blobs_of(image):
+                known[plan.blobs[number].digest].append(targets[image].repository)
+    return pushes
 
 
 def _bytes_to_place(plan: Plan, images: Sequence[Image], destination: RegistryDestination) -> int:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airgap import limits
@@ -16,7 +19,6 @@ from airgap.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     Bytes = bytes | bytearray | memoryview
 
@@ -33,6 +35,9 @@ _HINTS = {
 }
 
 
+_temporary: set[str] = set()
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn an OSError inside the block into a StorageError that names the file."""
@@ -45,6 +50,30 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path}: {reason}{exactly}", hint=_HINTS.get(error.errno or 0)
         ) from error
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """Give a directory that is gone with all that is in it after the block. StorageError."""
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="airgap-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"no temporary directory: {error}",
+            hint="Set TMPDIR to a directory with room.",
+        ) from error
+    _temporary.add(directory.name)
+    try:
+        with directory as name:
+            yield Path(name)
+    finally:
+        _temporary.discard(directory.name)
+
+
+def remove_temporary_directories() -> None:
+    """Remove all that are left, for a process that ends before their blocks do."""
+    for name in tuple(_temporary):
+        shutil.rmtree(name, ignore_errors=True)
 
 
 def write_at(descriptor: int, data: Bytes, offset: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airgap.arrival import Arrival
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+_AHEAD = 100
+"""Items for each worker that are begun before the first is done: a slow one holds up few."""
 
 
 class Source(Protocol):
@@ -99,7 +103,7 @@ def transfer(
                         raise error
                     if error is None:
                         task.settle(None)
-                    elif isinstance(error, StorageError | Interrupted) or is_fatal(error):
+                    elif end or isinstance(error, StorageError | Interrupted) or is_fatal(error):
                         end = end or error
                     else:
                         task.settle(error)
@@ -124,15 +128,15 @@ def in_parallel(
 
     The first error ends it: what is under way is awaited, then the error is raised.
     """
+    left = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="ask") as pool:
-        pending: deque[Future[Answer]] = deque()
+        pending = deque(pool.submit(work, item) for item in islice(left, _AHEAD * workers))
         try:
-            for item in items:
-                pending.append(pool.submit(work, item))
             while pending:
                 yield pending.popleft().result()
                 if stop.is_set():
                     raise Interrupted
+                pending.extend(pool.submit(work, item) for item in islice(left, 1))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

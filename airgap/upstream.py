@@ -6,19 +6,17 @@ Refuses to know what is copied, and why it goes where it goes.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airgap import limits
 from airgap.archive.work import Work
 from airgap.errors import AirgapError, IntegrityError, RegistryError, StorageError
 from airgap.plan import MISSING_BLOB, Missing, missing
-from airgap.pushing import Push, says_registry_is_down
+from airgap.pushing import Push, push_rounds
 from airgap.registry.source import RegistrySource
-from airgap.storage import storage_errors
+from airgap.storage import storage_errors, temporary_directory
 
 if TYPE_CHECKING:
     import threading
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from airgap.mapping import Target
     from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
+    from airgap.pushing import Holders
     from airgap.reference import Repository
     from airgap.registry.access import Access
     from airgap.registry.client import RegistryClient
@@ -71,32 +70,34 @@ class Upstream:
         """Return the repositories that are said to have each blob."""
         return self._registries.holders()
 
-    def is_destination_down(self, error: AirgapError) -> bool:
-        """Say whether no image can arrive any more; a source that is down costs only its own."""
-        return says_registry_is_down(error) and error not in self._errors
+    def is_to_blame(self, error: AirgapError) -> bool:
+        """Say whether an error is a source's; one that is down costs only its own images."""
+        return error in self._errors
 
-    def sorted_out(self, push: Push) -> tuple[list[Missing], list[tuple[Missing, AirgapError]]]:
+    def sorted_out(
+        self, pushes: Iterable[Push]
+    ) -> tuple[list[Missing], list[tuple[Missing, AirgapError]]]:
         """Tell images that could not be had from those that could not be put there.
 
         A catalog is always one of the latter: without it, the others serve nobody.
         """
-        plan = self.plan
-        blobs = {error: n for one in push.outcomes for n, error in one.failed_blobs.items()}
-        holes, failed = [], []
-        for number, image in enumerate(plan.images):
-            error = push.failed.get(image)
-            if error is None:
-                continue
-            detail = error.message
-            if isinstance(error, IntegrityError) and error in blobs:
-                # A hash knows what is wrong, and not where it came from.
-                detail = f"{self._registries.origin(plan.blobs[blobs[error]])}: {detail}"
-            is_theirs = error in self._errors or isinstance(error, IntegrityError)
-            if is_theirs and number not in plan.catalog_images:
-                holes.append(missing(plan, image, MISSING_BLOB, detail))
-            else:
-                failed.append((missing(plan, image, "failed", detail), error))
-        return holes, failed
+        order = {image: number for number, image in enumerate(self.plan.images)}
+        holes: dict[Image, Missing] = {}
+        failed = []
+        for push in pushes:
+            blobs = {error: n for one in push.outcomes for n, error in one.failed_blobs.items()}
+            for image in sorted(push.failed, key=order.__getitem__):
+                error = push.failed[image]
+                detail = error.message
+                if isinstance(error, IntegrityError) and error in blobs:
+                    # A hash knows what is wrong, and not where it came from.
+                    detail = f"{self._registries.origin(self.plan.blobs[blobs[error]])}: {detail}"
+                is_theirs = self.is_to_blame(error) or isinstance(error, IntegrityError)
+                if is_theirs and order[image] not in self.plan.catalog_images:
+                    holes[image] = missing(self.plan, image, MISSING_BLOB, detail)
+                else:
+                    failed.append((missing(self.plan, image, "failed", detail), error))
+        return list(holes.values()), failed
 
     def _kept(self, blob: Blob, offset: int) -> Iterator[bytes]:
         with storage_errors(self._work.directory), self._work.open(blob.digest) as file:
@@ -118,35 +119,38 @@ class Run:
         self,
         client: RegistryClient,
         upstream: Upstream,
-        targets: Mapping[Image, Target],
-        holders: Mapping[Digest, Iterable[Repository]],
+        rounds: Iterable[dict[Image, Target]],
         *,
         force_tags: bool,
-    ) -> Push:
-        """Copy images, each to one place. Raises what ends the whole run.
+        down: Mapping[str, AirgapError] | None = None,
+    ) -> list[Push]:
+        """Copy images, each to one place in a round. Raises what ends the whole run.
 
-        ``holders`` are repositories that are said to have a blob: at the destination's own
-        registry it is mounted from there.
+        ``down`` are destinations that get nothing, and why.
         """
-        push = Push(
-            upstream.plan,
-            targets,
-            client,
-            workers=self.access.connections,
-            is_fatal=lambda error: (
-                not self.continue_on_error or upstream.is_destination_down(error)
-            ),
-            progress=self.progress,
-            stop=self.stop,
-        )
-        push.run(targets, upstream, upstream.manifest, force_tags=force_tags, holders=holders)
-        return push
+        lost = down or {}
+
+        def push(targets: dict[Image, Target], holders: Holders) -> Push:
+            one = Push(
+                upstream.plan,
+                targets,
+                client,
+                workers=self.access.connections,
+                continue_on_error=self.continue_on_error,
+                is_theirs=upstream.is_to_blame,
+                progress=self.progress,
+                stop=self.stop,
+            )
+            at = {image: target.repository.host for image, target in targets.items()}
+            one.failed |= {image: lost[host] for image, host in at.items() if host in lost}
+            one.run(targets, upstream, upstream.manifest, force_tags=force_tags, holders=holders)
+            return one
+
+        return push_rounds(upstream.plan, rounds, push, upstream.holders())
 
 
 @contextmanager
 def scratch() -> Iterator[Work]:
-    """Yield a directory for what is learned, and remove it in the end. Raises StorageError."""
-    with storage_errors(Path(tempfile.gettempdir())):
-        directory = tempfile.TemporaryDirectory(prefix="airgap-mirror-")
-    with directory as name:
-        yield Work(Path(name))
+    """Give a directory for what is learned, and remove it in the end. Raises StorageError."""
+    with temporary_directory() as directory:
+        yield Work(directory)

@@ -27,7 +27,10 @@ FLOORS = [  # from the ground up
     ["receipt"],
     ["registry", "archive", "mapping"],
     ["transfer", "cluster", "question"],
-    ["planner", "manifests"],
+    ["places", "asking"],
+    ["offers"],
+    ["local_catalogs", "rebuilding"],
+    ["planner", "manifests", "inquiry"],
     ["pushing"],
     ["upstream"],
     [

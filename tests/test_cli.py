@@ -21,6 +21,7 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import State, state_path
 from airgap.archive.work import work_path
 from airgap.cli.main import cli
+from airgap.cli.pushing import print_files
 from airgap.plan import Reason
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
@@ -186,7 +187,7 @@ def test_progress_is_told_on_stderr_line_by_line(site: Site) -> None:
     ran = site.export()
     assert ran.err.splitlines() == [
         f"reading catalog {CATALOG}",
-        "asking for manifests: 11 images",
+        "asking for manifests: 10 images",
         "laying out the archive",
         "fetching blobs: 344.7 kB, 11 images",
     ]
@@ -537,6 +538,24 @@ def test_the_files_go_where_they_are_wanted(exported: Site) -> None:
         assert name in ran.out
 
 
+@pytest.mark.parametrize(
+    ("files", "advice"),
+    [
+        (("imageTagMirrorSet.yaml",), "imageTagMirrorSet.yaml from OpenShift 4.13 on"),
+        (
+            ("imageContentSourcePolicy.yaml", "imageDigestMirrorSet.yaml"),
+            "imageDigestMirrorSet.yaml from OpenShift 4.13 on, imageContentSourcePolicy.yaml"
+            " before; not both",
+        ),
+    ],
+)
+def test_only_files_that_were_written_are_to_be_applied(
+    files: tuple[str, ...], advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_files(tmp_path, ("mapping.txt", *files))
+    assert f"apply     {advice}\n" in capsys.readouterr().out
+
+
 def test_by_default_the_files_go_below_the_working_directory(
     exported: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -718,6 +737,24 @@ def test_an_interrupted_command_says_so_in_json_too(site: Site) -> None:
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=30)
     assert json.loads(out)["exit_status"] == process.returncode == 143
+
+
+@pytest.mark.slow
+def test_a_command_that_is_cut_off_says_so_in_json_and_leaves_no_directory(site: Site) -> None:
+    site.upstream.fault("GET", RELATED_BLOB, stall(60.0, after=5))
+    scratch = site.folder / "scratch"
+    scratch.mkdir()
+    typed = ("mirror", CATALOG, site.destination.host, "--registries-conf", site.registries_conf)
+    flags = ("--insecure", "--to-manifests", site.manifests, "--output", "json", "-q")
+    environ = {"TMPDIR": str(scratch)}
+    with start_airgap(*typed, *flags, folder=site.folder, environ=environ) as process:
+        _wait_for(site, RELATED_BLOB)
+        assert [*scratch.iterdir()] != []
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+    assert json.loads(out)["exit_status"] == process.returncode == 143
+    assert "un the same command again" in err
+    assert [*scratch.iterdir()] == []
 
 
 def test_the_holder_of_an_archive_is_named_while_it_lives(site: Site) -> None:

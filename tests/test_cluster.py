@@ -139,7 +139,9 @@ def test_a_catalog_is_announced_by_digest() -> None:
     given = vector("catalogsource-02")["input"]
     source = ImageReference.parse(given["source"])
     target = Target(source, source.repository, given["dest_tag"])
-    text = cluster.catalog_sources([(target, Digest.parse(given["dest_digest"]))])
+    text = cluster.catalog_sources(
+        [cluster.Announced(target, Digest.parse(given["dest_digest"]), "sqlite")]
+    )
     assert yaml.safe_load(text) == {
         "apiVersion": "operators.coreos.com/v1alpha1",
         "kind": "CatalogSource",
@@ -161,9 +163,23 @@ def test_a_catalog_is_announced_by_digest() -> None:
 def test_two_catalogs_of_one_name_are_announced_under_two(
     catalogs: list[str], names: list[str]
 ) -> None:
-    text = cluster.catalog_sources([(target, D) for target in targets(*catalogs)])
+    text = cluster.catalog_sources(
+        [cluster.Announced(target, D, "sqlite") for target in targets(*catalogs)]
+    )
     announced = [document["metadata"]["name"] for document in yaml.safe_load_all(text)]
     assert sorted(announced) == names
+
+
+def test_olm_v1_is_told_of_file_based_catalogs_alone() -> None:
+    new, old = targets("quay.io/my/new:v1", "quay.io/my/old:v1")
+    catalogs = [cluster.Announced(old, D, "sqlite"), cluster.Announced(new, D, "file-based")]
+    assert yaml.safe_load(cluster.cluster_catalogs(catalogs)) == {
+        "apiVersion": "olm.operatorframework.io/v1",
+        "kind": "ClusterCatalog",
+        "metadata": {"name": "new"},
+        "spec": {"source": {"type": "Image", "image": {"ref": f"{new.repository}@{D}"}}},
+    }
+    assert cluster.cluster_catalogs(catalogs[:1]) == ""
 
 
 # Sources and mirrors
@@ -297,7 +313,8 @@ def test_names_fit_kubernetes(path: str) -> None:
 
 def announced(catalog: ImageReference) -> str:
     target = Target(catalog, Repository("m:5000", "a/b"), "v1")
-    return str(yaml.safe_load(cluster.catalog_sources([(target, D)]))["metadata"]["name"])
+    text = cluster.catalog_sources([cluster.Announced(target, D, "sqlite")])
+    return str(yaml.safe_load(text)["metadata"]["name"])
 
 
 # The limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -235,6 +236,46 @@ class TestWhatCannotBePut:
         assert lists.copy(text, "--force-tags").status == 0
         assert_whole(lists.site.destination.host, "a/one", lists.several, "v1")
 
+    def test_because_a_registry_is_down_costs_what_goes_there(
+        self, lists: Lists, tmp_path: Path
+    ) -> None:
+        with FaultyRegistry(DirectoryStore(tmp_path / "gone", durable=False)) as gone:
+            nowhere = gone.host
+        image = lists.single
+        text = f"{lists.source(image)} {nowhere}/a/one:v1 {lists.at('a/one:v1')}\n"
+        ran = lists.copy(text, "--output", "json")
+        assert (ran.status, ran.json["arrived"], ran.json["copies"]) == (5, 1, 2)
+        (failed,) = ran.json["failed"]
+        assert nowhere in failed["detail"]
+        assert_whole(lists.site.destination.host, "a/one", image, "v1")
+        asked = len(lists.site.destination.asked)
+        stopped = lists.copy(text, "--no-continue-on-error")
+        assert (stopped.status, stopped.out) == (5, "")
+        alone = lists.copy(f"{lists.source(image)}={nowhere}/a/one:v1\n")
+        assert (alone.status, alone.out) == (5, "")
+        assert {one.path for one in lists.site.destination.asked[asked:]} <= {"/v2/"}
+
+
+@pytest.mark.parametrize("source", ["quay.io/lab/catalog:w*", "quay.io/lab/nothing:*"])
+def test_a_dry_run_says_which_wildcard_matches_nothing(lists: Lists, source: str) -> None:
+    text = f"{lists.site.upstream.host}/{source}={lists.at('a/some')}\n"
+    ran = lists.copy(text, "--dry-run")
+    assert ran.status == HOLES
+    lines = [f"# {lists.site.upstream.host}/{source}  (missing: not-found)"]
+    assert ran.out.splitlines() == lines
+    assert lists.copy(text, "--dry-run", "--output", "json").json["mapping"] == []
+
+
+def test_a_tag_that_can_be_none_becomes_no_copy(lists: Lists) -> None:
+    name = "quay.io/lab/catalog"
+    tags = ["v1", "x\nquay.io/evil/y:1=localhost:5000/ok:1", "\x1b[31mred"]
+    reply = json.dumps({"name": name, "tags": tags}).encode()
+    kind = {"Content-Type": "application/json"}
+    lists.site.upstream.fault("GET", f"/v2/{name}/tags/list", answer(200, kind, reply))
+    source = f"{lists.site.upstream.host}/{name}"
+    ran = lists.copy(f"{source}:*={lists.at('a/some')}\n", "--dry-run")
+    assert (ran.status, ran.out) == (0, f"{source}:v1={lists.at('a/some:v1')}\n")
+
 
 def test_a_dry_run_lists_the_copies_and_asks_the_destination_nothing(lists: Lists) -> None:
     gone = lists.several
@@ -280,6 +321,13 @@ class TestWhatIsRefused:
         file.write_bytes(content)
         ran = lists.run("-f", file)
         assert (ran.status, ran.out) == (2, "")
+
+    def test_standard_input_that_is_closed(
+        self, lists: Lists, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", None)
+        ran = lists.run("-f", "-")
+        assert (ran.status, ran.err) == (2, "error: -: standard input is closed\n")
 
     def test_a_file_that_is_not_there(self, lists: Lists) -> None:
         ran = lists.run("-f", lists.site.folder / "gone.txt")

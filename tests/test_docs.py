@@ -225,6 +225,8 @@ def test_every_public_name_is_explained() -> None:
         "Damage",
         "Access",
         "ManifestsOptions",
+        "Part",
+        "Listed",
     ],
 )
 def test_every_field_is_listed(name: str) -> None:

@@ -8,21 +8,25 @@ from airgap.catalog.select import HEAD, PackageChoice, select
 from airgap.catalog.versions import VersionRange
 from airgap.errors import UsageError
 from airgap.imageset import V1, V2, ImageSet, parse
+from airgap.question import configured, question_of, selection_of
 from airgap.reference import ImageReference
 
 INDEX = "registry.redhat.io/redhat/redhat-operator-index:v4.16"
 
 
+FIRST = ("kind: ImageSetConfiguration",)
+OPERATOR = ("mirror:", "  operators:", f"  - catalog: {INDEX}")
+
+
 def read(*lines: str, version: str = V2) -> ImageSet:
     """A configuration whose lines come after the first two, which say what it is."""
-    text = "\n".join(("kind: ImageSetConfiguration", f"apiVersion: {version}", *lines))
+    text = "\n".join((*FIRST, f"apiVersion: {version}", *lines))
     return parse(text.encode(), "isc.yaml")
 
 
 def operators(*lines: str, version: str = V2) -> ImageSet:
     """A configuration with one catalog; the lines say what of it, from line 6 on."""
-    head = ("mirror:", "  operators:", f"  - catalog: {INDEX}")
-    return read(*head, *("    " + line for line in lines), version=version)
+    return read(*OPERATOR, *("    " + line for line in lines), version=version)
 
 
 def choices(*lines: str) -> tuple[PackageChoice, ...]:
@@ -101,10 +105,11 @@ def test_a_catalog_without_packages_is_its_heads_or_all_of_it() -> None:
     entries = (ChannelEntry("p.2", "p.1"), ChannelEntry("p.1"))
     bundles = (Bundle("p", "p.1", "1.0.0"), Bundle("p", "p.2", "2.0.0"))
     catalog = Catalog((Package("p", "s", (Channel("s", "p.2", entries),)),), bundles)
-    for lines, expected in (((), bundles[1:]), (("full: true",), bundles)):
-        found = operators(*lines)
-        selection = found.selection(found.operators[0], catalog)
-        assert select(catalog, selection).bundles == expected
+    for line, expected in (("full: false", bundles[1:]), ("full: true", bundles)):
+        text = "\n".join([*FIRST, f"apiVersion: {V2}", *OPERATOR, f"    {line}"])
+        found = configured(text.encode(), "isc.yaml")
+        question = question_of(found.catalogs, "", found.part)
+        assert select(catalog, selection_of(question, question.shares[0])).bundles == expected
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,7 @@ def test_names_what_is_not_supported() -> None:
         (["a: &a [*a]"], "isc.yaml, line 3: "),
         (["a: !!python/object/apply:os.system [x]"], "isc.yaml, line 3: the tag"),
         (["---", "kind: x"], "isc.yaml: 2 documents"),
-        (["a: " + "[" * 5000], "line 3: nested more than"),
+        (["a: " + "[" * 500], "line 3: nested more than"),
         (["\x1b]0;title\x07: 1"], "isc.yaml, line 3: "),
         (["? [1]\n: 2"], "isc.yaml, line 3: "),
     ],

@@ -16,21 +16,22 @@ from airgap.archive.reader import ArchiveReader
 from airgap.archive.state import State
 from airgap.importer import plan_import
 from airgap.mapping import mapping_text
+from airgap.places import place_images
 from airgap.plan import Reason
 from airgap.progress import Silent
-from airgap.pushing import place_images
 from airgap.reference import DestinationPrefix
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
-from tests.support.faults import FaultyRegistry, answer, missing
+from tests.support.faults import Exchange, FaultyRegistry, answer, missing, reset
 from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airgap.digest import Digest
     from airgap.registry.http_server import Response
-    from tests.support.faults import Exchange
+    from tests.support.faults import Fault
 
 CATALOG = "quay.io/lab/catalog:v1"
 
@@ -143,14 +144,68 @@ def test_a_repository_that_fails_for_ever_costs_its_image(
     assert "quay.io/lab/image-1:v1" not in {image["reference"] for image in receipt["images"]}
 
 
-def test_a_registry_that_is_unavailable_for_ever_ends_the_import(
-    archive: Path, destination: FaultyRegistry
+def _spoil_upload(registry: FaultyRegistry, digest: Digest, fault: Fault) -> None:
+    """Let the upload of one blob meet a fault at its end."""
+
+    def only(exchange: Exchange) -> Response:
+        ends = exchange.request.query.get("digest") == str(digest)
+        return (fault if ends else Exchange.honest)(exchange)
+
+    registry.fault("PUT", ".*/blobs/uploads/.*", only)
+
+
+@pytest.mark.parametrize(
+    "fault", [reset(), *map(answer, (429, 502, 503, 504))], ids=["cut", "429", "502", "503", "504"]
+)
+def test_a_blob_that_is_never_taken_costs_its_image(
+    archive: Path, destination: FaultyRegistry, fault: Fault
 ) -> None:
+    with ArchiveReader(archive) as reader:
+        plan = reader.plan
+    image = next(i for i in plan.images if i.reference == "quay.io/lab/image-1:v1")
+    others = {n for i in plan.images if i != image for n in plan.blobs_of(i)}
+    (own, *_) = (n for n in plan.blobs_of(image) if n not in others)
+    _spoil_upload(destination, plan.blobs[own].digest, fault)
+    result = _import(archive, destination)
+    assert [one.reference for one in result.failed] == [image.reference]
+    assert (result.arrived, result.exit_status) == (len(plan.images) - 1, 5)
+    assert "catalogSource.yaml" in result.files
+
+
+def test_a_registry_that_takes_nothing_for_ever_ends_the_import(
+    tmp_path: Path, destination: FaultyRegistry
+) -> None:
+    archive = tmp_path / "many.tar"
+    archive_of(archive, some_content(images=60))
     destination.fault("POST", ".*/blobs/uploads/", answer(503))
     with pytest.raises(airgap.Unreachable, match=r"answers 503.*given up after 6 attempts"):
         _import(archive, destination)
-    assert destination.count("POST") <= 6 * airgap.Access().connections
+    assert destination.count("POST") <= 6 * (20 + 2 * airgap.Access().connections)
     assert not archive.with_name("manifests").exists()
+
+
+def test_what_an_earlier_import_wrote_stays_when_nothing_arrives(
+    archive: Path, destination: FaultyRegistry
+) -> None:
+    first = _import(archive, destination)
+    before = {path: path.read_bytes() for path in first.manifests.iterdir()}
+    destination.fault("HEAD", ".*/manifests/.*", answer(403))
+    again = _import(archive, destination)
+    assert (again.arrived, again.files, again.exit_status) == (0, (), 5)
+    assert again.manifests == first.manifests
+    assert {path: path.read_bytes() for path in first.manifests.iterdir()} == before
+
+
+def test_a_tag_that_is_something_else_ends_an_import_that_shall_not_go_on(
+    archive: Path, destination: FaultyRegistry
+) -> None:
+    _import(archive, destination)
+    other = some_content(seed=2)
+    archive_of(archive.with_name("other.tar"), other)
+    pushed = len(_put_manifests(destination))
+    with pytest.raises(airgap.RegistryError, match="to be set to"):
+        _import(archive.with_name("other.tar"), destination, continue_on_error=False)
+    assert len(_put_manifests(destination)) == pushed
 
 
 @pytest.mark.parametrize("status", [403, 405, 500])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from airgap import mapping
-from airgap.cluster import Scope
+from airgap.cluster import Announced, Scope
 from airgap.digest import digest_of
 from airgap.errors import StorageError, UsageError
 from airgap.manifests import ManifestsOptions, Written, reasons, write_manifests
@@ -41,14 +41,16 @@ def _write(
         DestinationPrefix.parse("registry.example.com"),
         catalogs=[mapping.Origin(CATALOG, digest_of(b"catalog"))],
     )
-    catalogs = [(places[CATALOG], digest_of(b"catalog"))] if CATALOG in arrived else []
+    catalogs = (
+        [Announced(places[CATALOG], digest_of(b"catalog"), "sqlite")] if CATALOG in arrived else []
+    )
     return write_manifests(
         ManifestsOptions(directory, **options),  # type: ignore[arg-type]  # options vary in kind
         archive=ARCHIVE,
         asked=[CATALOG],
         arrived=[places[image] for image in arrived],
         catalogs=catalogs,
-        places=places,
+        places=list(places),
         missing=missing,
         receipt=Receipt(str(ARCHIVE), "registry.example.com", "0.1.0", (), missing),
     )
@@ -84,9 +86,19 @@ def test_what_is_referenced_by_tag_has_a_file_of_its_own(tmp_path: Path) -> None
 def test_a_file_without_content_does_not_stay_from_yesterday(tmp_path: Path) -> None:
     first = _write(tmp_path)
     assert "catalogSource.yaml" in first.files
-    written = _write(tmp_path, [])
-    assert sorted(written.files) == ["mapping.txt", "receipt.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mapping.txt", "receipt.json"]
+    written = _write(tmp_path, [TAGGED])
+    left = ["imageTagMirrorSet.yaml", "mapping.txt", "receipt.json"]
+    assert sorted(written.files) == left
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def test_where_nothing_arrived_all_stays_as_it_is(tmp_path: Path) -> None:
+    _write(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert _write(tmp_path, [], missing=(Missing(str(PINNED), "failed"),)) == Written(tmp_path, ())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert _write(tmp_path / "new", []).files == ()
+    assert not (tmp_path / "new").exists()
 
 
 def test_other_files_stay_as_they_are(tmp_path: Path) -> None:

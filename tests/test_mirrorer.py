@@ -284,6 +284,16 @@ class TestWhatCannotBePut:
         assert ran.json["missing"] == []
         assert site.tags_at_destination() == tags_of_all(site)
 
+    def test_what_an_earlier_run_wrote_stays_when_nothing_arrives(self, site: Site) -> None:
+        assert site.mirror().status == 0
+        before = files_in(site.manifests)
+        site.destination.fault("HEAD", ".*/manifests/.*", answer(403))
+        ran = site.mirror()
+        assert ran.status == 5
+        assert f"wrote     nothing, as no image arrived; {site.manifests}/ stays" in ran.out
+        assert "apply" not in ran.out
+        assert files_in(site.manifests) == before
+
     def test_a_destination_that_goes_down_ends_the_run(self, site: Site) -> None:
         site.destination.fault("POST", ".*", answer(503))
         ran = site.mirror()

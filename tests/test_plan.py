@@ -37,7 +37,9 @@ def test_content_is_planned_once_whoever_wants_it() -> None:
 
 
 def test_catalogs_come_first_and_then_images_by_name() -> None:
-    wanted = [Wanted(name) for name in ("b", "a", "ä", "Z")] + [Wanted("z", (), ("sqlite", "x"))]
+    wanted = [Wanted(name) for name in ("b", "a", "ä", "Z")] + [
+        Wanted("z", (), ("sqlite", "x", None))
+    ]
     assert [want.reference for want in in_order(wanted)] == ["z", "Z", "a", "b", "ä"]
 
 

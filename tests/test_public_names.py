@@ -29,6 +29,7 @@ NAMES = {
     "Inspection",
     "IntegrityError",
     "Interrupted",
+    "Listed",
     "MalformedContent",
     "MalformedDigest",
     "MalformedReference",

@@ -13,9 +13,11 @@ from airgap.errors import StorageError
 from airgap.storage import (
     pieces_at,
     read_at,
+    remove_temporary_directories,
     replace_file,
     storage_errors,
     sync_directory,
+    temporary_directory,
     write_at,
 )
 
@@ -106,3 +108,16 @@ def test_a_directory_can_be_synced(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError):
         (tmp_path / "file").touch()
         sync_directory(tmp_path / "file")
+
+
+def test_a_temporary_directory_is_gone_after_its_block_or_when_told() -> None:
+    with temporary_directory() as early, temporary_directory() as other:
+        (early / "file").touch()
+        remove_temporary_directories()
+        assert not early.exists() and not other.exists()
+    with pytest.raises(ZeroDivisionError), temporary_directory() as late:
+        raise ZeroDivisionError
+    late.mkdir()  # by somebody else: not ours any more
+    remove_temporary_directories()
+    assert late.exists()
+    late.rmdir()

@@ -212,6 +212,20 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
     assert list(in_parallel(slow_first, range(20), workers=4, stop=stop)) == list(range(20))
 
 
+def test_questions_are_not_piled_up_before_the_first_answer() -> None:
+    taken: list[int] = []
+
+    def questions() -> Iterator[int]:
+        for number in range(5000):
+            taken.append(number)
+            yield number
+
+    answers = in_parallel(lambda n: n, questions(), workers=2, stop=threading.Event())
+    assert [next(answers) for _ in range(3)] == [0, 1, 2]
+    assert len(taken) < 1000
+    assert [*answers] == [*range(3, 5000)]
+
+
 def test_the_first_error_ends_the_questions() -> None:
     asked: list[int] = []
 

@@ -15,7 +15,19 @@ from airgap import limits, strict_json
 from airgap.digest import Digest
 from airgap.errors import AirgapError, ArchiveError, printable
 from airgap.oci import media_types
-from airgap.plan import Blob, Bundle, CatalogImage, Hole, Image, Manifest, Plan, Question, Reason
+from airgap.plan import (
+    Blob,
+    Bundle,
+    CatalogImage,
+    Hole,
+    Image,
+    Manifest,
+    Pin,
+    Plan,
+    Question,
+    Reason,
+    Share,
+)
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
@@ -30,10 +42,7 @@ Record = TypeVar("Record")
 def lines(plan: Plan) -> Iterator[bytes]:
     """Yield the inventory of a plan, line by line."""
     sections: list[tuple[str, Iterator[dict[str, Any]]]] = [
-        (
-            "catalogs",
-            ({"image": c.image, "format": c.format, "path": c.path} for c in plan.catalogs),
-        ),
+        ("catalogs", (_catalog_record(plan, catalog) for catalog in plan.catalogs)),
         ("bundles", ({"name": b.name, "packages": b.packages} for b in plan.bundles)),
         ("manifests", map(_manifest_record, plan.manifests)),
         ("blobs", ({"digest": str(b.digest), "size": b.size} for b in plan.blobs)),
@@ -84,8 +93,38 @@ def _question_record(question: Question) -> dict[str, Any]:
         "dependencies": question.dependencies,
         "exclude": question.exclude,
         "images": question.images,
+        "shares": [_share_record(share) for share in question.shares],
+        "mapping": question.mapping,
+        "rebuild": question.rebuild,
     }
-    return record | {key: value for key, value in choices.items() if value}
+    return record | _given(choices)
+
+
+def _share_record(share: Share) -> dict[str, Any]:
+    return _given(
+        {
+            "packages": share.packages,
+            "dependencies": share.dependencies,
+            "defaults": share.default_channels,
+        }
+    )
+
+
+def _given(choices: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choices.items() if value}
+
+
+def _catalog_record(plan: Plan, catalog: CatalogImage) -> dict[str, Any]:
+    record = {"image": catalog.image, "format": catalog.format, "path": catalog.path}
+    pin = catalog.pin
+    if pin == _pin_of(plan.images[catalog.image], plan.manifests):
+        return record
+    return record | {"pin": pin and {"reference": pin.reference, "digest": str(pin.digest)}}
+
+
+def _pin_of(image: Image, manifests: Sequence[Manifest]) -> Pin:
+    """Return what most catalogs are read from: the image that travels."""
+    return Pin(image.reference, manifests[image.root].digest)
 
 
 def _manifest_record(manifest: Manifest) -> dict[str, Any]:
@@ -103,12 +142,12 @@ def _manifest_record(manifest: Manifest) -> dict[str, Any]:
 
 def _image_record(image: Image) -> dict[str, Any]:
     record: dict[str, Any] = {"reference": image.reference, "root": image.root}
-    return record | ({"bundles": image.bundles} if image.bundles else {})
+    return record | _given({"bundles": image.bundles, "places": image.places})
 
 
 def _hole_record(hole: Hole) -> dict[str, Any]:
     record: dict[str, Any] = {"reference": hole.reference, "reason": hole.reason.value}
-    return record | ({"bundles": hole.bundles} if hole.bundles else {})
+    return record | _given({"bundles": hole.bundles, "places": hole.places})
 
 
 class _Reader:
@@ -121,12 +160,13 @@ class _Reader:
     def plan(self) -> Plan:
         self._version()
         question = self._question()
-        catalogs = self._section("catalogs", _catalog)
+        catalog_records = self._section("catalogs", dict)
         bundles = self._section("bundles", _bundle)
         manifests = self._section("manifests", _manifest)
         blobs = self._section("blobs", _blob)
         images = self._section("images", _image)
         holes = self._section("holes", _hole)
+        catalogs = tuple(_catalog(record, images, manifests) for record in catalog_records)
         if next(self._source, None) is not None:
             raise ValueError("there is more after its end")
         plan = Plan(question, catalogs, bundles, manifests, blobs, images, holes)
@@ -152,17 +192,23 @@ class _Reader:
 
     def _question(self) -> Question:
         line = self._line().removesuffix(b",")
-        record = strict_json.parse_object(b"{" + line + b"}", "its question")["question"]
-        catalogs = tuple(map(_reference, record["catalogs"]))
+        record = _record(strict_json.parse_object(b"{" + line + b"}", "its question")["question"])
+        catalogs = tuple(map(_reference, _list(record["catalogs"])))
         if not catalogs:
             raise ValueError("it asks for no catalog")
+        shares = tuple(map(_share, _list(record.get("shares", []))))
+        if len(shares) not in (0, len(catalogs)):
+            raise ValueError(f"it asks for {len(shares)} shares of {len(catalogs)} catalogs")
         return Question(
             catalogs,
             _text(record["platform"]),
-            packages=tuple(map(_text, record.get("packages", ()))),
+            packages=_texts(record.get("packages", [])),
             dependencies=record.get("dependencies") is True,
-            exclude=tuple(map(_text, record.get("exclude", ()))),
-            images=tuple(map(_text, record.get("images", ()))),
+            exclude=_texts(record.get("exclude", [])),
+            images=_texts(record.get("images", [])),
+            shares=shares,
+            mapping=_text(record.get("mapping", "")),
+            rebuild=record.get("rebuild") is True,
         )
 
     def _section(self, name: str, read: Callable[[dict[str, Any]], Record]) -> tuple[Record, ...]:
@@ -179,12 +225,34 @@ class _Reader:
             raise ValueError(f"the section {name} does not end as it must")
 
 
-def _catalog(record: dict[str, Any]) -> CatalogImage:
-    return CatalogImage(_number(record["image"]), _text(record["format"]), _text(record["path"]))
+def _share(value: Any) -> Share:
+    record = _record(value)
+    defaults = map(_texts, _list(record.get("defaults", [])))
+    return Share(
+        _texts(record.get("packages", [])),
+        record.get("dependencies") is True,
+        tuple((package, channel) for package, channel in defaults),
+    )
+
+
+def _catalog(
+    record: dict[str, Any], images: Sequence[Image], manifests: Sequence[Manifest]
+) -> CatalogImage:
+    image = _number(record["image"])
+    _check_below((image,), len(images), "image")
+    _check_below((images[image].root,), len(manifests), "manifest")
+    if "pin" not in record:
+        pin: Pin | None = _pin_of(images[image], manifests)
+    elif record["pin"] is None:
+        pin = None
+    else:
+        read_from = _record(record["pin"])
+        pin = Pin(_reference(read_from["reference"]), _sha256(read_from["digest"]))
+    return CatalogImage(image, _text(record["format"]), _text(record["path"]), pin)
 
 
 def _bundle(record: dict[str, Any]) -> Bundle:
-    return Bundle(_text(record["name"]), tuple(map(_text, record["packages"])))
+    return Bundle(_text(record["name"]), _texts(record["packages"]))
 
 
 def _manifest(record: dict[str, Any]) -> Manifest:
@@ -195,8 +263,8 @@ def _manifest(record: dict[str, Any]) -> Manifest:
         _sha256(record["digest"]),
         _size(record["size"], limits.MANIFEST),
         kind,
-        _numbers(record.get("children", ())),
-        _numbers(record.get("blobs", ())),
+        _numbers(record.get("children", [])),
+        _numbers(record.get("blobs", [])),
     )
 
 
@@ -208,14 +276,42 @@ def _image(record: dict[str, Any]) -> Image:
     return Image(
         _reference(record["reference"]),
         _number(record["root"]),
-        _numbers(record.get("bundles", ())),
+        _numbers(record.get("bundles", [])),
+        _places(record),
     )
 
 
 def _hole(record: dict[str, Any]) -> Hole:
     return Hole(
-        _text(record["reference"]), Reason(record["reason"]), _numbers(record.get("bundles", ()))
+        _text(record["reference"]),
+        Reason(record["reason"]),
+        _numbers(record.get("bundles", [])),
+        _places(record),
     )
+
+
+def _places(record: dict[str, Any]) -> tuple[str, ...]:
+    places = _texts(record.get("places", []))
+    for place in places:
+        if ImageReference.parse(f"destination.invalid/{place}").digest is not None:
+            raise ValueError(f"{printable(place)} is no place for an image")
+    return places
+
+
+def _record(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{printable(repr(value))} is no record")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{printable(repr(value))} is no list")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _list(value)))
 
 
 def _text(value: Any) -> str:
@@ -236,7 +332,7 @@ def _number(value: Any) -> int:
 
 
 def _numbers(values: Any) -> tuple[int, ...]:
-    return tuple(map(_number, values))
+    return tuple(map(_number, _list(values)))
 
 
 def _size(value: Any, largest: int) -> int:
@@ -271,7 +367,6 @@ def _check_numbers(plan: Plan) -> None:
         _check_below(image.bundles, len(plan.bundles), "bundle")
     for hole in plan.holes:
         _check_below(hole.bundles, len(plan.bundles), "bundle")
-    _check_below([c.image for c in plan.catalogs], len(plan.images), "image")
     for kind in (plan.manifests, plan.blobs):
         if len({record.digest for record in kind}) != len(kind):
             raise ValueError("it lists a digest twice")

@@ -3,7 +3,9 @@
 The images of a bundle are those under ``spec.relatedImages`` and, where the strategy to
 install is ``deployment``, those of the containers and init containers of its deployments.
 Annotations, environment variables and examples name images too; operator-registry never reads
-them there, and old ones often lead nowhere. Shapes that are wrong cost what they hold.
+them there, and old ones often lead nowhere. Variables ``RELATED_IMAGE_*`` are looked at all the
+same, to say what an operator may ask for that no catalog's reader takes. Shapes that are wrong
+cost what they hold.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airgap import strict_json
 from airgap.catalog.properties import Api
-from airgap.catalog.shapes import Shapes
+from airgap.catalog.shapes import Shapes, folded
+from airgap.errors import MalformedContent, printable
+from airgap.limits import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
 KIND = "ClusterServiceVersion"
 
@@ -23,6 +28,10 @@ _SKIP_RANGE = "olm.skipRange"
 _SUBSTITUTES_FOR = "olm.substitutesFor"
 _CUSTOM_RESOURCES = "customresourcedefinitions"
 _API_SERVICES = "apiservicedefinitions"
+
+_VARIABLE = "RELATED_IMAGE_"
+_LARGEST = 2 * MIB
+"""Bytes of an object as JSON; no cluster's etcd takes one of more than 1.5 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +91,75 @@ def plurals(definitions: Mapping[str, Any]) -> Mapping[Api, str]:
     return dict(_apis(definitions, "owned", Shapes(lambda _fault: None)))
 
 
+def unlisted(document: Mapping[str, Any], images: Container[str]) -> tuple[str, ...]:
+    """Say which variables ``RELATED_IMAGE_*`` name an image that is not among ``images``.
+
+    ``document`` is a ClusterServiceVersion, ``images`` are those of its bundle. Gives a line for
+    each, fit to be printed: the bundle, the variable, the image.
+    """
+    silent = Shapes(lambda _fault: None)
+    name = printable(silent.text(silent.mapping(document, "metadata"), "name"))
+    named: dict[tuple[str, str], None] = {}
+    for container in _containers(silent.mapping(document, "spec"), silent):
+        for variable in map(folded, silent.mappings(container, "env")):
+            key, image = silent.text(variable, "name"), silent.text(variable, "value")
+            if key.startswith(_VARIABLE) and image and image not in images:
+                named[key, image] = None
+    return tuple(
+        f"bundle {name!r}: {printable(key)} is {printable(image)!r}, which is not among its images"
+        for key, image in named
+    )
+
+
+def unlisted_in(raw: bytes, images: Container[str]) -> tuple[str, ...]:
+    """Do as ``unlisted`` for an object as JSON.
+
+    Nothing for one that is no ClusterServiceVersion, cannot be read, or is larger than a
+    cluster takes; one without any such variable costs next to nothing.
+    """
+    if len(raw) > _LARGEST or _VARIABLE.encode() not in raw:
+        return ()
+    try:
+        document = strict_json.parse_object(raw, KIND)
+    except MalformedContent:
+        return ()
+    return unlisted(document, images) if is_one(document) else ()
+
+
 def _images(spec: Mapping[str, Any], shapes: Shapes) -> Iterator[str]:
-    for related in shapes.mappings(spec, "relatedImages"):
+    for related in map(folded, shapes.mappings(spec, "relatedImages")):
         yield shapes.text(related, "image")
-    install = shapes.mapping(spec, "install")
+    for container in _containers(spec, shapes):
+        yield shapes.text(container, "image")
+
+
+def _containers(spec: Mapping[str, Any], shapes: Shapes) -> Iterator[dict[str, Any]]:
+    """Give all containers, their keys in lower case, as Go takes keys in any here."""
+    install = _inside(spec, ("install",), shapes)
     if install.get("strategy") != "deployment":
         return
-    for deployment in shapes.mappings(shapes.mapping(install, "spec"), "deployments"):
-        template = shapes.mapping(shapes.mapping(deployment, "spec"), "template")
-        pod = shapes.mapping(template, "spec")
-        for containers in ("initContainers", "containers"):
-            for container in shapes.mappings(pod, containers):
-                yield shapes.text(container, "image")
+    for deployment in shapes.mappings(_inside(install, ("spec",), shapes), "deployments"):
+        pod = _inside(deployment, ("spec", "template", "spec"), shapes)
+        for containers in ("initcontainers", "containers"):
+            yield from map(folded, shapes.mappings(pod, containers))
+
+
+def _inside(holder: Mapping[str, Any], keys: Iterable[str], shapes: Shapes) -> dict[str, Any]:
+    """Return the mapping at the end of a path of keys, all of them in lower case."""
+    inner = folded(holder)
+    for key in keys:
+        inner = folded(shapes.mapping(inner, key))
+    return inner
 
 
 def _apis(spec: Mapping[str, Any], role: str, shapes: Shapes) -> Iterator[tuple[Api, str]]:
     """Give the APIs that are "owned" or "required", each with its plural."""
-    for definition in shapes.mappings(shapes.mapping(spec, _CUSTOM_RESOURCES), role):
+    custom_resources = folded(shapes.mapping(spec, _CUSTOM_RESOURCES))
+    for definition in map(folded, shapes.mappings(custom_resources, role)):
         plural, _, group = shapes.text(definition, "name").partition(".")
         yield _api(definition, group, shapes), plural
-    for definition in shapes.mappings(shapes.mapping(spec, _API_SERVICES), role):
+    services = folded(shapes.mapping(spec, _API_SERVICES))
+    for definition in map(folded, shapes.mappings(services, role)):
         group, plural = shapes.text(definition, "group"), shapes.text(definition, "name")
         yield _api(definition, group, shapes), plural
 

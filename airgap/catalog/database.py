@@ -20,7 +20,7 @@ from airgap.errors import CatalogError, StorageError, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airgap.catalog.tree import StoredFile
+    from airgap.catalog.tree import StoredFile, Tree
 
 MAGIC = b"SQLite format 3\0"
 """The first bytes of every SQLite database."""
@@ -39,6 +39,14 @@ _SETTINGS = (
     "PRAGMA query_only = ON",
 )
 _ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ})
+
+
+class NoText(CatalogError):
+    """A value that is no text, where text must be; ``why`` says it without the database."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.why = why
 
 
 class Database:
@@ -86,16 +94,19 @@ class Database:
             yield row
 
     def texts(self, table: str, *columns: str) -> Iterator[tuple[str, ...]]:
-        """Give rows of text, "" for NULL. Raises CatalogError for what is no text."""
+        """Give rows of text, "" for NULL. Raises NoText, CatalogError."""
         for row in self.rows(table, *columns):
             yield tuple([self.text(value, table) for value in row])
 
     def text(self, value: object, table: str) -> str:
-        """Return a value of a table's row as text, "" for NULL. Raises CatalogError."""
+        """Return a value of a table's row as text, "" for NULL.
+
+        Raises NoText for another one, CatalogError when it is too much text.
+        """
         if value is None:
             return ""
         if not isinstance(value, bytes):
-            raise self.refused(f"{table} holds {value!r}, where text must be")
+            raise NoText(self.name, f"{table} holds {value!r}, where text must be")
         self._bytes += len(value)
         if self._bytes > _TEXT:
             raise self.refused(f"more than {_TEXT} bytes of text")
@@ -103,7 +114,7 @@ class Database:
             return value.decode("utf-8")
         except UnicodeDecodeError as error:
             shown = printable(repr(value[:80]))
-            raise self.refused(f"{table} holds text that is no UTF-8: {shown}") from error
+            raise NoText(self.name, f"{table} holds text that is no UTF-8: {shown}") from error
 
     def refused(self, why: str) -> CatalogError:
         """Return the error that says why this database cannot be read."""
@@ -141,9 +152,27 @@ def opened(file: StoredFile) -> Iterator[Database]:
             yield Database(connection, name)
     except (sqlite3.Error, UnicodeError) as error:
         raise CatalogError(
-            f"{name}: cannot be read: {_explained(error)}",
+            f"{name}: cannot be read: {explained(error)}",
             hint="The database is damaged, or was not made by operator-registry.",
         ) from error
+
+
+def require_finished(file: StoredFile, tree: Tree) -> None:
+    """Raise CatalogError when a database's last changes are still in a file beside it.
+
+    A journal is done with once its beginning is zeros, or it is empty.
+    """
+    log, journal = tree.find(f"{file.path}-wal"), tree.find(f"{file.path}-journal")
+    if log is not None and log.size:
+        raise _unfinished(f"{file.path}: changes in {log.path} were never written into it")
+    if journal is not None and any(journal.magic[:8]):
+        raise _unfinished(f"{file.path}: a change in {journal.path} was never finished")
+
+
+def _unfinished(why: str) -> CatalogError:
+    return CatalogError(
+        printable(why), hint="Whoever made it must close the database before copying it."
+    )
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -198,7 +227,8 @@ def _authorize(
     return sqlite3.SQLITE_OK if action in _ALLOWED and source is None else sqlite3.SQLITE_DENY
 
 
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """Say what SQLite, or reading its text, raised; fit to be printed."""
     if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
         return "it takes more work than any catalog should"
     return printable(str(error))

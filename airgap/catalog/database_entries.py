@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airgap.catalog.graph import ChannelGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from airgap.catalog.model import Channel
 
@@ -31,6 +31,11 @@ class EntryRows:
                 )
                 self._anywhere.setdefault((package, entry.bundle), number)
         self._last = len(self._own)
+
+    @property
+    def own(self) -> Mapping[tuple[str, str, str], int]:
+        """The numbers of the entries' own rows, by the names of package, channel and bundle."""
+        return self._own
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Give all rows, those of one channel together but for the first of each entry."""

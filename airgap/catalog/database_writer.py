@@ -58,7 +58,7 @@ def write(catalog: Catalog, path: Path, contents: Iterable[BundleContent] = ()) 
         with storage_errors(path):
             temporary.unlink(missing_ok=True)
             _write(catalog, temporary, contents)
-            _finish_file(temporary)
+            forget_library(temporary)
             temporary.replace(path)
             sync_directory(path.parent)
     except sqlite3.Error as error:
@@ -78,8 +78,8 @@ def _write(catalog: Catalog, path: Path, contents: Iterable[BundleContent]) -> N
         connection.execute("VACUUM")
 
 
-def _finish_file(path: Path) -> None:
-    """Leave out of the file which SQLite made it, and make it last."""
+def forget_library(path: Path) -> None:
+    """Leave out of a database which version of SQLite made it, and make the file last."""
     with path.open("r+b") as file:
         file.seek(_LIBRARY_VERSION_AT)
         file.write(bytes(4))

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 from airgap.catalog.graph import ChannelGraph
 from airgap.catalog.properties import AllOf, AnyOf, Api, NoneOf, PackageVersions, Undecided
 from airgap.catalog.versions import MalformedVersion, VersionRange, stated
+from airgap.errors import CatalogError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from airgap.catalog.model import Bundle, Catalog, Channel
     from airgap.catalog.properties import Requirement
+
+
+_COMPARISONS = 5_000_000
+"""Bundles held against what is required, in the search for all needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,10 @@ class Dependencies:
 
 
 def resolve(catalog: Catalog, bundles: Iterable[Bundle]) -> Dependencies:
-    """Find what ``bundles`` require, and what that requires, until nothing is new."""
+    """Find what ``bundles`` require, and what that requires, until nothing is new.
+
+    Raises CatalogError when this takes more comparisons than any real catalog.
+    """
     queue = deque(bundles)
     taken = {_key(bundle): bundle for bundle in queue}
     needs: list[Need] = []
@@ -97,6 +105,7 @@ class _Offer:
         self._providing: dict[Api, list[int]] = defaultdict(list)
         self._of_package: dict[str, list[int]] = defaultdict(list)
         self._fitting: dict[Requirement, tuple[Bundle, ...]] = {}
+        self._left = _COMPARISONS
         for number, bundle in enumerate(self._bundles):
             self._of_package[bundle.package].append(number)
             for api in bundle.provides:
@@ -104,13 +113,20 @@ class _Offer:
 
     def best(self, requirement: Requirement, taken: Container[tuple[str, str]]) -> Bundle | None:
         """Return the bundle to meet a requirement with, of those taken if one of them does."""
-        if requirement not in self._fitting:
-            candidates = (self._bundles[number] for number in self._candidates(requirement))
-            self._fitting[requirement] = tuple(b for b in candidates if meets(b, requirement))
-        fitting = self._fitting[requirement]
-        return next((b for b in fitting if _key(b) in taken), next(iter(fitting), None))
+        fitting = self._fitting.get(requirement)
+        if fitting is None:
+            candidates = self._candidates(requirement)
+            self._spend(len(candidates) * _size(requirement))
+            bundles = (self._bundles[number] for number in candidates)
+            fitting = tuple(bundle for bundle in bundles if meets(bundle, requirement))
+            self._fitting[requirement] = fitting
+        for bundle in fitting:
+            self._spend(1)
+            if _key(bundle) in taken:
+                return bundle
+        return fitting[0] if fitting else None
 
-    def _candidates(self, requirement: Requirement) -> Iterable[int]:
+    def _candidates(self, requirement: Requirement) -> Sequence[int]:
         """Return all bundles that may meet a requirement, and some that do not."""
         match requirement:
             case Api():
@@ -120,10 +136,30 @@ class _Offer:
             case AllOf():
                 return self._candidates(next(filter(_asks, requirement.parts)))
             case AnyOf():
-                parts = filter(_asks, requirement.parts)
-                return sorted({number for part in parts for number in self._candidates(part)})
+                found: set[int] = set()
+                for part in filter(_asks, requirement.parts):
+                    numbers = self._candidates(part)
+                    self._spend(len(numbers) + 1)
+                    found.update(numbers)
+                return sorted(found)
             case NoneOf() | Undecided():
                 return ()
+
+    def _spend(self, comparisons: int) -> None:
+        self._left -= comparisons
+        if self._left < 0:
+            raise CatalogError(
+                f"what its bundles require takes more than {_COMPARISONS} comparisons",
+                hint="Select fewer packages, or fewer versions of them.",
+            )
+
+
+def _size(requirement: Requirement) -> int:
+    """Count what a requirement compares a bundle with."""
+    match requirement:
+        case AllOf() | AnyOf() | NoneOf():
+            return 1 + sum(map(_size, requirement.parts))
+    return 1
 
 
 def _asks(requirement: Requirement) -> bool:

@@ -37,6 +37,9 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _REPEATED = 5
 """How many keys that stand twice are named of one document."""
 
+_DIGITS = 400
+"""A number of more digits is larger than any that Go holds, and stays the text that it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -141,7 +144,10 @@ class _JsonStream:
         self._line = 1
         self._repeated: dict[str, None] = {}
         self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_float=_finite, parse_constant=_refused
+            object_pairs_hook=self._object,
+            parse_int=_integer,
+            parse_float=_fraction,
+            parse_constant=_refused,
         )
 
     def documents(self) -> Iterator[Document | Unreadable]:
@@ -235,11 +241,13 @@ def _repeated(key: str, line: int) -> str:
     return f"the key '{printable(key)}' stands again in line {line}, and that one counts"
 
 
-def _finite(digits: str) -> float:
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _DIGITS else digits
+
+
+def _fraction(digits: str) -> float | str:
     number = float(digits)
-    if math.isinf(number):
-        raise ValueError("a number that is too large")
-    return number
+    return number if math.isfinite(number) else digits
 
 
 def _refused(name: str) -> Any:

@@ -2,8 +2,9 @@
 
 Read as ``oc`` and ``opm`` read it: keys are the same in upper and lower case, and every document
 wants the images under ``image`` and ``relatedImages``, whatever its schema, and also without
-one. Nothing else in a document names an image, not even a ClusterServiceVersion inside it. Where
-``oc`` gives up at the first fault, here a fault costs what it stands in and is reported.
+one. Nothing else in a document names an image, not even a ClusterServiceVersion inside it; what
+one of those names beyond is reported, where a catalog still has them whole. Where ``oc`` gives up
+at the first fault, here a fault costs what it stands in and is reported.
 
 Documents are read one at a time and only what the model needs is kept, so memory grows with
 the images, not with the files. Knows nothing of files.
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airgap import limits
-from airgap.catalog import filebased_documents, properties
+from airgap.catalog import bundle_objects, clusterserviceversion, filebased_documents, properties
 from airgap.catalog.graph import ChannelGraph, named
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package, holders
 from airgap.catalog.notes import Notes
@@ -142,6 +143,8 @@ class _Reading:
             kind, value = shapes.text(entry, "type"), entry.get("value")
             what = f"property {printable(kind)}"
             try:
+                if kind == bundle_objects.TYPE and isinstance(value, dict):
+                    self._look_into(place, bundle, bundle_objects.raw(folded(value)))
                 if kind == _PACKAGE and isinstance(value, dict):
                     bundle.version = self._text(shapes, folded(value), "version")
                 if (api := properties.provided(kind, value, what)) is not None:
@@ -152,6 +155,12 @@ class _Reading:
                     bundle.requires[requirement] = None
             except MalformedContent as error:
                 self._notes.odd(place, error.message)
+
+    def _look_into(self, place: Place, bundle: _Bundle, raw: bytes) -> None:
+        """Note what an object of a bundle names that is no image of the bundle."""
+        images = {bundle.image, *bundle.related}
+        for line in clusterserviceversion.unlisted_in(raw, images):
+            self._notes.often(place, line)
 
     def _text(self, shapes: Shapes, fields: Mapping[str, Any], key: str) -> str:
         return self._kept(shapes.text(fields, key))

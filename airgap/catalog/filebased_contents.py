@@ -6,12 +6,10 @@ cannot be read stays the property that it is.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any
 
 from airgap import strict_json
-from airgap.catalog import clusterserviceversion, filebased_documents
+from airgap.catalog import bundle_objects, clusterserviceversion, filebased_documents
 from airgap.catalog.content import BundleContent, as_json
 from airgap.catalog.notes import Notes
 from airgap.catalog.shapes import Shapes, folded
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from airgap.catalog.properties import Api
     from airgap.catalog.tree import Tree
 
-_OBJECT = "olm.bundle.object"
 _METADATA = "olm.csv.metadata"
 
 _SHAPES = Shapes(lambda _fault: None)
@@ -54,7 +51,7 @@ def _content(bundle: Mapping[str, Any]) -> BundleContent:
     plurals: dict[Api, str] = {}
     for entry in map(folded, _SHAPES.mappings(bundle, "properties")):
         kind, value = _SHAPES.text(entry, "type"), entry.get("value")
-        found = _object(value) if kind == _OBJECT else None
+        found = _object(value) if kind == bundle_objects.TYPE else None
         if found is not None:
             objects.append(found)
         else:
@@ -75,8 +72,8 @@ def _content(bundle: Mapping[str, Any]) -> BundleContent:
 
 def _object(value: Any) -> dict[str, Any] | None:
     """Return the object in a property, None where there is none that can be read."""
-    data = _SHAPES.text(folded(value), "data") if isinstance(value, dict) else ""
+    raw = bundle_objects.raw(folded(value)) if isinstance(value, dict) else b""
     try:
-        return strict_json.parse_object(base64.b64decode(data, validate=True), _OBJECT)
-    except (binascii.Error, ValueError, MalformedContent):
+        return strict_json.parse_object(raw, bundle_objects.TYPE)
+    except MalformedContent:
         return None

@@ -2,12 +2,14 @@
 
 A bundle may be installed over the one it replaces, those it skips, those whose version is in
 its skip range, and the one it substitutes for. The rules for a sound channel are those of
-``opm validate`` (operator-registry, ``alpha/model``). Channels come from outside and may hold
+``opm validate`` (operator-registry, ``alpha/model``), which since August 2025 follows what
+replaces what only down to the first bundle that is skipped. Channels come from outside and may hold
 anything: nothing here recurses, and cycles end every walk.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -115,10 +117,10 @@ class ChannelGraph:
     def _faults_below(self, head: str) -> Iterator[str]:
         if head != self.head:
             yield f"head {named([self.head])}, but nothing replaces {named([head])}"
-        chain = tuple(self.chain(head))
+        skipped = {name for entry in self.entries.values() for name in entry.skips}
+        chain = tuple(itertools.takewhile(lambda name: name not in skipped, self.chain(head)))
         if self.entries[chain[-1]].replaces in chain:
             yield f"a circle of bundles that replace one another: {named(self.cycle)}"
-        skipped = {name for entry in self.entries.values() for name in entry.skips}
         stranded = self.entries.keys() - skipped - set(chain)
         if stranded:
             yield f"bundles that no path from the head leads to: {named(sorted(stranded))}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from airgap.catalog.read import Found
+    from airgap.catalog.tree import Tree
     from airgap.oci.graph import Node
 
 
@@ -36,18 +37,27 @@ class Content(Protocol):
 class CatalogImage:
     """A catalog as it was found in an image, and the files it was found in."""
 
-    tree: FileTree
+    tree: Tree
     found: Found
 
 
-def read_image(nodes: Sequence[Node], platform: str, name: str, content: Content) -> CatalogImage:
+def read_image(
+    nodes: Sequence[Node], platform: str, name: str, content: Content, place: str = ""
+) -> CatalogImage:
     """Read the catalog in the one variant of an image that ``platform`` picks.
 
     ``nodes`` are the image's manifests, ``name`` says in errors which image it is. Raises
-    UsageError when not exactly one variant fits, CatalogError when there is no catalog in it,
-    MalformedContent, and what ``content`` raises.
+    UsageError when not exactly one variant fits, and what ``read_variant`` raises.
     """
-    variant = choose_variant(nodes, platform, name)
+    return read_variant(choose_variant(nodes, platform, name), name, content, place)
+
+
+def read_variant(variant: Descriptor, name: str, content: Content, place: str = "") -> CatalogImage:
+    """Read the catalog in one variant of an image, for one platform.
+
+    It is looked for at ``place``, "" is where the image itself says. Raises CatalogError when
+    there is no catalog in it, MalformedContent, and what ``content`` raises.
+    """
     manifest = parse_manifest(content.manifest(variant), variant.media_type, str(variant.digest))
     if not isinstance(manifest, Manifest):
         raise MalformedContent(f"{name}: {variant.digest} is an index")
@@ -59,9 +69,16 @@ def read_image(nodes: Sequence[Node], platform: str, name: str, content: Content
         Layer(str(layer.digest), _opener(content, layer)) for layer in manifest.layers
     )
     try:
-        return CatalogImage(tree, read.read(tree, labels))
+        found = read.read_at(tree, labels, place) if place else read.read(tree, labels)
+        return CatalogImage(tree, found)
     except CatalogError as error:
         raise CatalogError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def variants(nodes: Sequence[Node]) -> list[Descriptor]:
+    """Return an image's manifests for platforms; an attestation is for none."""
+    leaves = [node.descriptor for node in nodes if not node.children]
+    return [leaf for leaf in leaves if str(leaf.platform or "") != "unknown/unknown"]
 
 
 def choose_variant(nodes: Sequence[Node], platform: str, name: str) -> Descriptor:

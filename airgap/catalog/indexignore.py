@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 NAME = ".indexignore"
 """The name of a file that says what to ignore."""
@@ -24,21 +25,19 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A line of an ``.indexignore``; one of several components is anchored to ``directory``."""
+    """A line of an ``.indexignore``; one of several components is anchored to its directory."""
 
-    directory: tuple[str, ...]
     components: tuple[re.Pattern[str] | None, ...]
     """What the names on a path must be; None stands for any number of directories."""
     anchored: bool
     directories_only: bool
     includes: bool
 
-    def matches(self, path: tuple[str, ...]) -> bool:
-        """Say whether a file, or a directory that it is in, is what the pattern means."""
-        depth = len(self.directory)
-        if path[:depth] != self.directory or len(path) == depth:
-            return False
-        names = path[depth:]
+    def matches(self, names: tuple[str, ...]) -> bool:
+        """Say whether a file, or a directory that it is in, is what the pattern means.
+
+        ``names`` are those on the path from the pattern's directory to the file.
+        """
         ends = self._ends(names) if self.anchored else self._any(names)
         return any(end < len(names) or not self.directories_only for end in ends)
 
@@ -60,44 +59,64 @@ class Pattern:
             elif ends:
                 least_inside = 1 if place == len(self.components) - 1 else 0
                 ends = set(range(min(ends) + least_inside, len(names) + 1))
+            if not ends:
+                break
         return ends
 
 
+@dataclass(slots=True)
+class _Directory:
+    patterns: tuple[Pattern, ...] = ()
+    inside: dict[str, _Directory] = field(default_factory=dict)
+
+
 class IndexIgnore:
-    """The patterns of all ``.indexignore`` files of a catalog."""
+    """The patterns of all ``.indexignore`` files of a catalog, by their directories."""
 
-    def __init__(self, files: Iterable[tuple[str, str]] = ()) -> None:
-        """Take the directories, relative to the catalog, and texts of the files.
+    def __init__(self) -> None:
+        self._top = _Directory()
 
-        They count in the order of a walk: a directory's own file before those below it.
-        """
-        self._patterns = [
-            pattern
-            for directory, text in sorted(files, key=lambda file: _parts(file[0]))
-            for pattern in patterns(directory, text)
-        ]
+    def add(self, directory: str, lines: Iterable[str]) -> None:
+        """Add what a file in a directory says, which is relative to the catalog."""
+        here = self._top
+        for name in _parts(directory):
+            here = here.inside.setdefault(name, _Directory())
+        here.patterns = tuple(map(_pattern, lines))
 
     def __contains__(self, path: str) -> bool:
-        """Say whether the file at a path, relative to the catalog, is ignored."""
+        """Say whether the file at a path, relative to the catalog, is ignored.
+
+        What a directory's own file says counts after those of the directories above it.
+        """
         names = _parts(path)
-        for pattern in reversed(self._patterns):
-            if pattern.matches(names):
-                return not pattern.includes
+        for depth, patterns in reversed(list(self._on_the_way(names))):
+            inside = names[depth:]
+            for pattern in reversed(patterns):
+                if pattern.matches(inside):
+                    return not pattern.includes
         return False
 
+    def _on_the_way(self, names: tuple[str, ...]) -> Iterator[tuple[int, tuple[Pattern, ...]]]:
+        here: _Directory | None = self._top
+        for depth, name in enumerate(names):
+            if here is None:
+                return
+            if here.patterns:
+                yield depth, here.patterns
+            here = here.inside.get(name)
 
-def patterns(directory: str, text: str) -> list[Pattern]:
-    """Read the text of an ``.indexignore`` in a directory."""
+
+def lines(text: str) -> list[str]:
+    """Return the lines of an ``.indexignore`` that are patterns."""
     stripped = (line.strip() for line in text.splitlines())
-    return [_pattern(directory, line) for line in stripped if line and not line.startswith("#")]
+    return [line for line in stripped if line and not line.startswith("#")]
 
 
-def _pattern(directory: str, line: str) -> Pattern:
+def _pattern(line: str) -> Pattern:
     includes = line.startswith("!")
     body = line[1:] if includes else line
     inner = body.removesuffix("/")
     return Pattern(
-        directory=_parts(directory),
         components=tuple(_component(part) for part in _parts(inner)) or (_component(""),),
         anchored="/" in inner,
         directories_only=body.endswith("/"),
@@ -105,6 +124,7 @@ def _pattern(directory: str, line: str) -> Pattern:
     )
 
 
+@lru_cache(maxsize=1024)
 def _component(glob: str) -> re.Pattern[str] | None:
     """Translate a glob for one name; ``fnmatch`` makes an expression that cannot blow up."""
     if glob == _ANY_DEPTH:

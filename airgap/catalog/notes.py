@@ -14,6 +14,9 @@ from airgap.errors import printable
 _LINES = 1_000
 """Lines of each kind that are kept; nobody reads more."""
 
+_FREQUENT = 100
+"""Lines that are kept of what may stand in every bundle."""
+
 
 class Place(NamedTuple):
     """A file, or a document in it: which one, and its line, both from 1."""
@@ -29,11 +32,12 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Lines:
+    most: int
     kept: list[tuple[Place, str]] = field(default_factory=list)
     more: int = 0
 
     def add(self, place: Place, text: str) -> None:
-        if len(self.kept) < _LINES:
+        if len(self.kept) < self.most:
             self.kept.append((place, text))
         else:
             self.more += 1
@@ -47,12 +51,17 @@ class Notes:
     """Oddities, which cost nothing, and faults, which cost what stood there."""
 
     def __init__(self) -> None:
-        self._oddities = _Lines()
-        self._faults = _Lines()
+        self._oddities = _Lines(_LINES)
+        self._frequent = _Lines(_FREQUENT)
+        self._faults = _Lines(_LINES)
 
     def odd(self, place: Place, text: str) -> None:
         """Note what a sound catalog does not have; ``text`` is fit to be printed."""
         self._oddities.add(place, text)
+
+    def often(self, place: Place, text: str) -> None:
+        """Note an oddity of a kind that may stand in every bundle, so that fewer are kept."""
+        self._frequent.add(place, text)
 
     def lost(self, place: Place, text: str) -> None:
         """Note what could not be read; ``text`` is fit to be printed."""
@@ -60,8 +69,8 @@ class Notes:
 
     @property
     def oddities(self) -> tuple[str, ...]:
-        """All oddities as lines."""
-        return self._oddities.all()
+        """All oddities as lines, the frequent ones last."""
+        return self._oddities.all() + self._frequent.all()
 
     @property
     def faults(self) -> tuple[str, ...]:

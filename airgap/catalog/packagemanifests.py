@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from airgap.catalog import clusterserviceversion, documents
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package, holders
 from airgap.catalog.notes import Notes, Place
-from airgap.catalog.shapes import Shapes
+from airgap.catalog.shapes import Shapes, folded
+from airgap.catalog.tree import Closed
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def places(tree: Tree) -> tuple[str, ...]:
     """
     named = set()
     for file in tree.files():
-        directory, _, name = file.path.lower().rpartition("/")
-        if name.endswith(_USUAL_ENDINGS) or name in _USUAL_NAMES:
-            named.add(file.path[: len(directory)])
+        directory, _, name = file.path.rpartition("/")
+        if name.lower().endswith(_USUAL_ENDINGS) or name.lower() in _USUAL_NAMES:
+            named.add(directory)
     found: list[str] = []
     for directory in sorted(named, key=lambda path: path.split("/")):
         if not found or not _is_below(directory, found[-1]):
@@ -67,20 +68,33 @@ def first_documents(
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Give the first document of every file, and note what is no mapping; in any order."""
     for path, pieces in tree.read_all(_paths(tree, directories, notes)):
-        found = documents.read(pieces)
-        first = next(found, None)
-        if isinstance(first, documents.Document):
-            place = Place(path, first.number, first.line)
-            for oddity in first.oddities:
-                notes.odd(place, oddity)
-            if isinstance(first.value, dict):
-                yield place, first.value
-            elif first.value is not None:
-                _undecodable(notes, place, "not a mapping")
-            elif isinstance(second := next(found, None), documents.Document) and second.value:
-                notes.odd(place, "the first document is empty, and no other one of a file counts")
-        elif first is not None:
-            _undecodable(notes, Place(path, first.number, first.line), first.why)
+        try:
+            yield from _first(path, documents.read(pieces), notes)
+        except Closed as closed:
+            notes.lost(Place(path), printable(closed.why))
+
+
+def is_package(document: dict[str, Any]) -> bool:
+    """Say whether a document is a package's; its keys may be in any case."""
+    return folded(document).get("packagename") not in (None, "")
+
+
+def _first(
+    path: str, found: Iterator[documents.Document | documents.Unreadable], notes: Notes
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    first = next(found, None)
+    if isinstance(first, documents.Document):
+        place = Place(path, first.number, first.line)
+        for oddity in first.oddities:
+            notes.odd(place, oddity)
+        if isinstance(first.value, dict):
+            yield place, first.value
+        elif first.value is not None:
+            _undecodable(notes, place, "not a mapping")
+        elif isinstance(second := next(found, None), documents.Document) and second.value:
+            notes.odd(place, "the first document is empty, and no other one of a file counts")
+    elif first is not None:
+        _undecodable(notes, Place(path, first.number, first.line), first.why)
 
 
 def _paths(tree: Tree, directories: Iterable[str], notes: Notes) -> Iterator[str]:
@@ -127,11 +141,14 @@ class _Reading:
                 self._notes.lost(place, fault)
             if csv.name:
                 self._csvs.append((place, csv))
+                for line in clusterserviceversion.unlisted(document, csv.images):
+                    self._notes.often(place, line)
             else:
                 self._notes.lost(place, "a ClusterServiceVersion without a name")
-        elif document.get("packageName"):
-            package = _package(document, Shapes(lambda fault: self._notes.lost(place, fault)))
-            self._packages.append((place, package))
+        elif is_package(document):
+            package = _package(place, document, self._notes)
+            if package.name:
+                self._packages.append((place, package))
 
     def catalog(self, directories: Sequence[str]) -> Catalog:
         """Return the catalog that all files make together. Raises CatalogError."""
@@ -197,11 +214,19 @@ class _Reading:
         return entries.values()
 
 
-def _package(document: dict[str, Any], shapes: Shapes) -> _PackageFile:
-    channels = shapes.mappings(document, "channels")
-    heads = {shapes.text(entry, "name"): shapes.text(entry, "currentCSV") for entry in channels}
+def _package(place: Place, document: dict[str, Any], notes: Notes) -> _PackageFile:
+    """Read a package's file as Go does: keys in any case, numbers and booleans as text."""
+    shapes = Shapes(lambda fault: notes.lost(place, fault))
+    fields = folded(document)
+    heads = {}
+    for entry in map(folded, shapes.mappings(fields, "channels")):
+        channel, head = shapes.scalar(entry, "name"), shapes.scalar(entry, "currentcsv")
+        if channel and head:
+            heads[channel] = head
+        else:
+            notes.odd(place, "a channel without a name, or without a CSV, and not counted")
     return _PackageFile(
-        shapes.text(document, "packageName"), shapes.text(document, "defaultChannel"), heads
+        shapes.scalar(fields, "packagename"), shapes.scalar(fields, "defaultchannel"), heads
     )
 
 

@@ -8,25 +8,27 @@ looks for package manifests. Knows nothing of layers: the files come as a tree.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airgap.catalog import (
     clusterserviceversion,
-    documents,
     filebased,
     filebased_contents,
+    filebased_documents,
     packagemanifests,
     packagemanifests_contents,
     sqlite,
 )
-from airgap.catalog.database import MAGIC
+from airgap.catalog.database import MAGIC, require_finished
+from airgap.catalog.notes import Notes
 from airgap.catalog.shapes import folded
 from airgap.catalog.tree import LocalFile, LocalTree
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from airgap.catalog.content import BundleContent
@@ -85,6 +87,26 @@ def read(tree: Tree, labels: Mapping[str, str]) -> Found:
     return _searched(tree)
 
 
+def read_at(tree: Tree, labels: Mapping[str, str], place: str) -> Found:
+    """Read the catalog at a place in an image, a file or a directory, whatever a label says.
+
+    A label only tells a file-based catalog from others. Raises as ``read`` does.
+    """
+    path = place.strip("/")
+    if CONFIGS_LABEL in labels:
+        return read(tree, {CONFIGS_LABEL: place})
+    if tree.find(path) is not None:
+        return read(tree, {DATABASE_LABEL: place})
+    listing = tree.listing(path)
+    if listing is None:
+        raise CatalogError(f"no catalog at {printable(place)}: there is no such file or directory")
+    for file in listing.files:
+        if file.magic == MAGIC:
+            with suppress(sqlite.NotACatalog):
+                return _read(tree, file)
+    return _found(packagemanifests.read(tree, [path]), PACKAGE_MANIFESTS, path)
+
+
 def read_local(path: Path) -> tuple[LocalTree, Found]:
     """Read a catalog on the local disk: a database, or a directory in any format.
 
@@ -95,7 +117,13 @@ def read_local(path: Path) -> tuple[LocalTree, Found]:
         tree = LocalTree(path.parent)
         return tree, _read(tree, tree.find(path.name) or LocalFile.at(path))
     tree = LocalTree(path)
-    return tree, _database(tree) or _by_content(tree)
+    found = _database_or(_by_content, tree)
+    if found is None:
+        raise tree.first_closed() or CatalogError(
+            f"no catalog in {printable(str(path))}: no database, no file with a schema of OLM's,"
+            " no package and no ClusterServiceVersion"
+        )
+    return tree, found
 
 
 def contents(tree: Tree, found: Found) -> Iterator[BundleContent]:
@@ -123,13 +151,7 @@ def _labelled(label: str, labels: Mapping[str, str]) -> str:
 
 
 def _searched(tree: Tree) -> Found:
-    """Take a database, else package manifests; a damaged database is said when neither is."""
-    try:
-        found = _database(tree) or _manifests(tree)
-    except CatalogError:
-        found = _manifests(tree)
-        if found is None:
-            raise
+    found = _database_or(_manifests, tree)
     if found is None:
         raise CatalogError(
             "no catalog in the image: no label says where it is, no file is its database, and"
@@ -137,6 +159,18 @@ def _searched(tree: Tree) -> Found:
             hint="Is this the catalog image, not the image of one operator?",
         )
     return found
+
+
+def _database_or(other: Callable[[Tree], Found | None], tree: Tree) -> Found | None:
+    """Take a database, else what ``other`` finds; a damaged one is told then, else raised."""
+    try:
+        return _database(tree) or other(tree)
+    except CatalogError as error:
+        found = other(tree)
+        if found is None:
+            raise
+        problems = (f"{error.message}; it is passed over", *found.catalog.problems)
+        return replace(found, catalog=replace(found.catalog, problems=problems))
 
 
 def _database(tree: Tree) -> Found | None:
@@ -164,33 +198,33 @@ def _manifests(tree: Tree) -> Found | None:
     return _found(catalog, PACKAGE_MANIFESTS, *places)
 
 
-def _by_content(tree: LocalTree) -> Found:
-    """Read what the first file that tells it says: a schema of OLM's, a package or a CSV."""
-    for _, pieces in tree.read_all(file.path for file in tree.files()):
-        first = next(documents.read(pieces), None)
-        if not isinstance(first, documents.Document) or not isinstance(first.value, dict):
-            continue
-        if str(folded(first.value).get("schema", "")).startswith("olm."):
-            return _found(filebased.read(tree, _TOP), FILE_BASED, _TOP)
-        if clusterserviceversion.is_one(first.value) or first.value.get("packageName"):
-            return _found(packagemanifests.read(tree, [_TOP]), PACKAGE_MANIFESTS, _TOP)
-    if packagemanifests.places(tree):
+def _by_content(tree: Tree) -> Found | None:
+    """Take documents with a schema of OLM's, wherever they are, else package manifests."""
+    if _is_file_based(tree):
+        return _found(filebased.read(tree, _TOP), FILE_BASED, _TOP)
+    if packagemanifests.places(tree) or _has_manifests(tree):
         return _found(packagemanifests.read(tree, [_TOP]), PACKAGE_MANIFESTS, _TOP)
-    raise CatalogError(
-        f"no catalog in {printable(str(tree.top))}: no database, no file with a schema of OLM's,"
-        " no package and no ClusterServiceVersion"
+    return None
+
+
+def _is_file_based(tree: Tree) -> bool:
+    with suppress(CatalogError):
+        documents = filebased_documents.read(tree, _TOP, Notes())
+        return any(str(folded(d).get("schema")).startswith("olm.") for _, d in documents)
+    return False
+
+
+def _has_manifests(tree: Tree) -> bool:
+    documents = packagemanifests.first_documents(tree, [_TOP], Notes())
+    return any(
+        clusterserviceversion.is_one(d) or packagemanifests.is_package(d) for _, d in documents
     )
 
 
 def _read(tree: Tree, file: StoredFile) -> Found:
-    """Read a database, but not one whose last changes are still in a log beside it."""
+    """Read a database, but not one whose last changes are still in a file beside it."""
     catalog = sqlite.read(file)
-    log = tree.find(f"{file.path}-wal")
-    if log is not None and log.size:
-        raise CatalogError(
-            f"{printable(file.path)}: changes in {printable(log.path)} were never written into it",
-            hint="Whoever made the image must close the database before copying it.",
-        )
+    require_finished(file, tree)
     return _found(catalog, SQLITE, file.path)
 
 

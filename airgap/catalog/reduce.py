@@ -1,13 +1,16 @@
 """A catalog reduced to a part of its bundles, such that ``opm`` and OLM still take it.
 
 A channel must have one head, and all its bundles must be below it: replaced one after the other
-or skipped. Nothing is promised that the catalog did not promise: no bundle comes to replace
-another. So a channel is cut above its newest bundle that is left, and ends where a replaced one
-is missing; what lies beyond such a gap cannot stay in it, and is named.
+or skipped. ``opm`` follows what replaces what down to the first bundle that is skipped, older
+versions of it also through that one; what stays here is sound for both. Nothing is promised that
+the catalog did not promise: no bundle comes to replace another. So a channel is cut above its
+newest bundle that is left, and ends where a replaced one is missing; what lies beyond such a gap
+cannot stay in it, and is named.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -60,7 +63,8 @@ class _Reduction:
         """Return the channels of a package that keep a bundle, cut to what they can keep."""
         kept = [(channel, self._kept(package, channel)) for channel in package.channels]
         kept = [(channel, names) for channel, names in kept if names]
-        cut = tuple(_cut(channel, names) for channel, names in kept)
+        versions = {name: self._precedence(package, name) for _, names in kept for name in names}
+        cut = tuple(_cut(channel, names, versions) for channel, names in kept)
         placed = {entry.bundle for channel in cut for entry in channel.entries}
         self.placed.update((package.name, name) for name in placed)
         for channel, (_, names) in zip(cut, kept, strict=True):
@@ -69,7 +73,7 @@ class _Reduction:
                 self._say(
                     package,
                     f"channel {printable(channel.name)} loses {named(sorted(lost))}:"
-                    f" what leads there from {printable(channel.head)} is not selected",
+                    f" nothing selected leads there from {printable(channel.head)}",
                 )
         return cut
 
@@ -85,41 +89,53 @@ class _Reduction:
         wish = wishes.get(package.name, package.default_channel)
         if any(channel.name == wish for channel in channels):
             return wish
-        newest = max(channels, key=lambda channel: self._age(package, channel)).name
+        newest = max(channels, key=lambda c: (self._precedence(package, c.head), c.name)).name
+        why = f"nothing of the default channel '{printable(wish)}' is selected"
         self._say(
             package,
-            f"nothing of the default channel '{printable(wish)}' is selected;"
+            f"{why if wish else 'there is no default channel'};"
             f" '{printable(newest)}' is the default now",
         )
         return newest
 
-    def _age(self, package: Package, channel: Channel) -> tuple[Precedence, str]:
-        version = stated(self._bundles[package.name, channel.head].version)
-        return (version or Version(0, 0, 0, (0,))).precedence, channel.name
+    def _precedence(self, package: Package, bundle: str) -> Precedence:
+        version = stated(self._bundles[package.name, bundle].version)
+        return (version or Version(0, 0, 0, (0,))).precedence
 
     def _say(self, package: Package, what: str) -> None:
         self.problems.append(f"package {printable(package.name)}: {what}")
 
 
-def _cut(channel: Channel, kept: set[str]) -> Channel:
+def _cut(channel: Channel, kept: set[str], versions: Mapping[str, Precedence]) -> Channel:
     """Return a channel of what is below the newest of the ``kept`` bundles, and nothing else."""
     graph = ChannelGraph.of(channel)
-    entries = {name: graph.entries.get(name, ChannelEntry(name)) for name in kept}
-    head = _newest(graph, entries)
+    entries = {name: _not_over(name, graph.entries.get(name, ChannelEntry(name))) for name in kept}
+    head = _newest(graph, entries, versions)
+    entries = {name: _not_over(head, entry) for name, entry in entries.items()}
     chain = tuple(ChannelGraph(head, entries).chain(head))
     last = entries[chain[-1]]
     if last.replaces in chain:
         entries[last.bundle] = replace(last, replaces="")
-    stay = _with_skipped(chain, entries)
+    skipped = {name for entry in _with_skipped(chain, entries) for name in entries[entry].skips}
+    unskipped = itertools.takewhile(lambda name: name not in skipped, chain)
+    stay = _with_skipped(unskipped, entries)
     order = (name for name in dict.fromkeys((*graph.entries, channel.head)) if name in stay)
-    return Channel(channel.name, head, tuple(_without(head, entries[name]) for name in order))
+    return Channel(channel.name, head, tuple(entries[name] for name in order))
 
 
-def _newest(graph: ChannelGraph, entries: Mapping[str, ChannelEntry]) -> str:
-    """Return the entry nearest to the old head, of those that no other is installed over."""
-    lower = {name for entry in entries.values() for name in below(entry) if name != entry.bundle}
+def _newest(
+    graph: ChannelGraph, entries: Mapping[str, ChannelEntry], versions: Mapping[str, Precedence]
+) -> str:
+    """Return the old head, else the newest of the entries that no other is installed over.
+
+    Of several of one version, and where there are none but circles, the nearest to the old head.
+    """
+    lower = {name for entry in entries.values() for name in below(entry)}
     order = [name for name in (graph.head, *graph.newest_first()) if name in entries]
-    return next((name for name in order if name not in lower), order[0])
+    tops = [name for name in order if name not in lower]
+    if not tops or tops[0] == graph.head:
+        return (tops or order)[0]
+    return max(tops, key=lambda name: versions[name])
 
 
 def _with_skipped(chain: Iterable[str], entries: Mapping[str, ChannelEntry]) -> set[str]:
@@ -134,10 +150,10 @@ def _with_skipped(chain: Iterable[str], entries: Mapping[str, ChannelEntry]) -> 
     return stay
 
 
-def _without(head: str, entry: ChannelEntry) -> ChannelEntry:
-    """Return an entry that does not claim to be installed over the head of its channel."""
+def _not_over(bundle: str, entry: ChannelEntry) -> ChannelEntry:
+    """Return an entry that does not claim to be installed over a bundle."""
     return replace(
         entry,
-        replaces="" if entry.replaces == head else entry.replaces,
-        skips=tuple(name for name in entry.skips if name != head),
+        replaces="" if entry.replaces == bundle else entry.replaces,
+        skips=tuple(name for name in entry.skips if name != bundle),
     )

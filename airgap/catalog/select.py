@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 
     from airgap.catalog.model import Bundle, Channel, Package
+    from airgap.catalog.versions import Version
     from airgap.reference import ImageReference
 
 HEAD: Final = "head"
 """In the place of a range: the newest bundle of each channel, and no other."""
+
+EVERY: Final = "*"
+"""In the place of a package: each that has what is asked of it."""
 
 Versions: TypeAlias = VersionRange | Literal["head"] | None
 """Which bundles of a channel; None for all."""
@@ -41,7 +45,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class PackageChoice:
-    """Bundles of one package: of the ``channels`` named, or of all when none is."""
+    """Bundles of one package, or of every: of the ``channels`` named, or of all when none is."""
 
     package: str
     channels: tuple[str, ...] = ()
@@ -49,7 +53,7 @@ class PackageChoice:
 
     @classmethod
     def parse(cls, text: str) -> PackageChoice:
-        """Read ``NAME[:CHANNEL[,CHANNEL…]][@RANGE]``, where RANGE may be ``head``.
+        """Read ``NAME[:CHANNEL[,CHANNEL…]][@RANGE]``; NAME may be ``*``, RANGE ``head``.
 
         Raises UsageError.
         """
@@ -160,16 +164,6 @@ def offered(
     return tuple(package for package in cut if package.channels)
 
 
-def heads(catalog: Catalog) -> tuple[PackageChoice, ...]:
-    """Choose the newest bundle of every channel, of all packages that have one."""
-    bundles = {(bundle.package, bundle.name) for bundle in catalog.bundles}
-    return tuple(
-        PackageChoice(package.name, versions=HEAD)
-        for package in catalog.packages
-        if any((package.name, channel.head) in bundles for channel in package.channels)
-    )
-
-
 def _versions(text: str) -> Versions:
     return HEAD if text == HEAD else VersionRange.parse(text)
 
@@ -231,17 +225,44 @@ class _Offer:
             self.places[choice.package, channel.name] |= taken & set(_held(channel, choice))
 
     def _bundles_of(self, choice: PackageChoice) -> list[Bundle]:
+        if choice.package == EVERY:
+            return self._bundles_of_every(choice)
         if choice.package not in self.packages:
             raise _unknown("package", choice.package, self.packages)
-        bundles = self._bundles[choice.package]
-        names = [name for name in self._names(choice) if name in bundles]
-        candidates = [bundles[name] for name in names]
-        taken = [bundle for bundle in candidates if self._fits(bundle, choice.versions)]
-        self._place(choice, (bundle.name for bundle in taken))
+        self._require_channels(choice)
+        taken = self._taken(choice)
         if not taken:
-            asked, there = printable(str(choice)), _what_is(candidates)
-            raise UsageError(f"package '{asked}': no such bundle; {there}")
+            there = _what_is(self._candidates(choice))
+            raise UsageError(f"package '{printable(str(choice))}': no such bundle; {there}")
         return taken
+
+    def _bundles_of_every(self, choice: PackageChoice) -> list[Bundle]:
+        """Return what all packages together have of a choice; some may have nothing."""
+        taken: list[Bundle] = []
+        for package in self.packages:
+            here = replace(choice, package=package)
+            if not choice.channels or self._channels(here):
+                taken += self._taken(here)
+        if not taken:
+            raise UsageError(f"package '{printable(str(choice))}': no package has such a bundle")
+        return taken
+
+    def _taken(self, choice: PackageChoice) -> list[Bundle]:
+        """Return the bundles of one package's choice, their places noted."""
+        taken = [b for b in self._candidates(choice) if self._fits(b, choice.versions)]
+        self._place(choice, (bundle.name for bundle in taken))
+        self.remarks.extend(_before_the_bound(choice, taken))
+        return taken
+
+    def _candidates(self, choice: PackageChoice) -> list[Bundle]:
+        bundles = self._bundles[choice.package]
+        return [bundles[name] for name in self._names(choice) if name in bundles]
+
+    def _require_channels(self, choice: PackageChoice) -> None:
+        names = [channel.name for channel in self.packages[choice.package]]
+        for name in choice.channels:
+            if name not in names:
+                raise _unknown(f"package {printable(choice.package)}: channel", name, names)
 
     def _names(self, choice: PackageChoice) -> Iterable[str]:
         """Return the bundles of the channels; a package's own may stand in none of them."""
@@ -254,10 +275,6 @@ class _Offer:
         channels = self.packages[choice.package]
         if not choice.channels:
             return channels
-        names = [channel.name for channel in channels]
-        for name in choice.channels:
-            if name not in names:
-                raise _unknown(f"package {printable(choice.package)}: channel", name, names)
         return [channel for channel in channels if channel.name in choice.channels]
 
     def _fits(self, bundle: Bundle, versions: Versions) -> bool:
@@ -274,6 +291,23 @@ class _Offer:
                 f" '{printable(bundle.version)}'"
             )
         return fits
+
+
+def _before_the_bound(choice: PackageChoice, taken: Iterable[Bundle]) -> Iterator[str]:
+    """Say which bundles are in a range although they are pre-releases of what ends it."""
+    if not isinstance(choice.versions, VersionRange):
+        return
+    below: dict[Version, list[str]] = defaultdict(list)
+    for bundle in taken:
+        version = stated(bundle.version)
+        bound = choice.versions.bound_just_above(version) if version else None
+        if bound is not None:
+            below[bound].append(bundle.name)
+    for bound, names in below.items():
+        yield (
+            f"package '{printable(str(choice))}' takes {named(names)}, because a pre-release of"
+            f" {bound} is below it; <{bound}-0 leaves it out"
+        )
 
 
 def _held(channel: Channel, choice: PackageChoice) -> list[str]:
@@ -314,7 +348,7 @@ def _left_out(catalog: Catalog, everything: bool) -> Iterator[str]:
 
 def _unknown(what: str, name: str, names: Iterable[str]) -> UsageError:
     """Return the error for a name that is not there, with up to three that come near."""
-    comparable = [other for other in names if len(other) <= _NAME_LENGTH]
+    comparable = [other for other in names if 0 < len(other) <= _NAME_LENGTH]
     containing = [other for other in comparable if name in other or other in name]
     close = difflib.get_close_matches(name[:_NAME_LENGTH], comparable, n=_SHOWN)
     near = list(dict.fromkeys((*close, *sorted(containing))))[:_SHOWN]

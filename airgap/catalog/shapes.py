@@ -7,6 +7,7 @@ nothing too, so that it costs what it holds and no more.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ class Shapes:
     def text(self, holder: Mapping[str, Any], key: str) -> str:
         """Return a text, "" where there is none."""
         return self._checked(holder.get(key), str, "", f"{key}: no text")
+
+    def scalar(self, holder: Mapping[str, Any], key: str) -> str:
+        """Return a text, or a number or a boolean as Go writes it."""
+        value = holder.get(key)
+        match value:
+            case bool():
+                return str(value).lower()
+            case int():
+                return str(value)
+            case float():
+                return _float(value)
+        return self.text(holder, key)
 
     def texts(self, holder: Mapping[str, Any], key: str) -> list[str]:
         """Return the texts of a list."""
@@ -52,9 +65,20 @@ class Shapes:
         return nothing
 
 
+def _float(value: float) -> str:
+    """Write a number as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does."""
+    digits = len(Decimal(repr(value)).normalize().as_tuple().digits)
+    scientific = f"{value:.{digits - 1}e}"
+    exponent = int(scientific.partition("e")[2])
+    return repr(value).removesuffix(".0") if -4 <= exponent < 6 else scientific
+
+
 def folded(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping with its keys in lower case, as Go's JSON reader sees them.
 
-    Of keys that differ in case alone the last one counts.
+    Of keys that differ in case alone the last one counts that is not null.
     """
-    return {key.casefold(): value for key, value in mapping.items()}
+    result = {key.casefold(): value for key, value in mapping.items()}
+    if len(result) != len(mapping):
+        result |= {key.casefold(): held for key, held in mapping.items() if held is not None}
+    return result

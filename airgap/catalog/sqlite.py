@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airgap.catalog import sqlite_properties
+from airgap.catalog import sqlite_csvs, sqlite_properties
 from airgap.catalog.database import Database, opened
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package, holders
 from airgap.errors import CatalogError, printable
@@ -47,11 +47,12 @@ def read(file: StoredFile) -> Catalog:
         bundles = _bundles(database, images)
         packages = _packages(database, _channels(database, bundles))
         properties = sqlite_properties.read(database)
+        csvs = sqlite_csvs.oddities(database, lambda name: _wanted(name, bundles, images))
         return Catalog(
             packages=packages,
             bundles=tuple(_placed(bundles, images, properties, packages)),
             other_images=tuple(images.get("", ())),
-            problems=(*_problems(bundles, images, database), *properties.problems),
+            problems=(*_problems(bundles, images, database), *properties.notes.oddities, *csvs),
         )
 
 
@@ -194,6 +195,11 @@ def _placed(
                 tuple(properties.requires.get(name, ())),
                 row.substitutes_for,
             )
+
+
+def _wanted(name: str, bundles: Mapping[str, _BundleRow], images: _Images) -> frozenset[str]:
+    own = bundles[name].image if name in bundles else ""
+    return frozenset({own, *images.get(name, ())})
 
 
 def _problems(

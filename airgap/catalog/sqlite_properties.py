@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from airgap import strict_json
 from airgap.catalog import properties
+from airgap.catalog.database import NoText
+from airgap.catalog.notes import Notes, Place
 from airgap.catalog.properties import Api, Requirement
 from airgap.errors import MalformedContent, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airgap.catalog.database import Database
 
@@ -31,25 +33,39 @@ class Properties:
 
     provides: dict[str, dict[Api, None]] = field(default_factory=lambda: defaultdict(dict))
     requires: dict[str, dict[Requirement, None]] = field(default_factory=lambda: defaultdict(dict))
-    problems: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
 
 
 def read(database: Database) -> Properties:
     """Read the four tables, as far as the database has them. Raises CatalogError."""
     found = Properties()
     entries = _bundles_of_entries(database)
-    for bundle, api in _apis(database, "api_provider", entries):
+    for bundle, api in _apis(database, "api_provider", entries, found.notes):
         found.provides[bundle][api] = None
-    for bundle, api in _apis(database, "api_requirer", entries):
+    for bundle, api in _apis(database, "api_requirer", entries, found.notes):
         found.requires[bundle][api] = None
     for table, add in (("dependencies", _add_dependency), ("properties", _add_property)):
-        for kind, value, bundle in database.texts(table, "type", "value", "operatorbundle_name"):
-            what = f"{database.name}: {table}: {printable(kind)} of {printable(bundle)!r}"
+        rows = database.rows(table, "type", "value", "operatorbundle_name")
+        for kind, value, bundle in _texts(database, table, rows, found.notes):
+            what = f"{table}: {printable(kind)} of {printable(bundle)!r}"
             try:
                 add(found, bundle, kind, value, what)
             except MalformedContent as error:
-                found.problems.append(error.message)
+                found.notes.odd(Place(database.name), error.message)
     return found
+
+
+def _texts(
+    database: Database, table: str, rows: Iterable[tuple[object, ...]], notes: Notes
+) -> Iterator[tuple[str, ...]]:
+    """Give the rows that are text, and note the others."""
+    for row in rows:
+        try:
+            texts = tuple([database.text(value, table) for value in row])
+        except NoText as error:
+            notes.odd(Place(database.name), error.why)
+        else:
+            yield texts
 
 
 def _bundles_of_entries(database: Database) -> dict[object, str]:
@@ -61,12 +77,12 @@ def _bundles_of_entries(database: Database) -> dict[object, str]:
 
 
 def _apis(
-    database: Database, table: str, entries: Mapping[object, str]
+    database: Database, table: str, entries: Mapping[object, str], notes: Notes
 ) -> Iterator[tuple[str, Api]]:
     columns = ("channel_entry_id", "operatorbundle_name", "group_name", "version", "kind")
-    for entry, *texts in database.rows(table, *columns):
-        bundle, *api = (database.text(value, table) for value in texts)
-        yield bundle or entries.get(entry, ""), Api(*api)
+    for entry, *row in database.rows(table, *columns):
+        for bundle, *api in _texts(database, table, [tuple(row)], notes):
+            yield bundle or entries.get(entry, ""), Api(*api)
 
 
 def _add_dependency(found: Properties, bundle: str, kind: str, value: str, what: str) -> None:

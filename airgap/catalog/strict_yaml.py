@@ -52,7 +52,8 @@ _BASES = {"b": 2, "x": 16, "o": 8, "d": 10}
 _FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _LARGEST = 1 << 64
 
-_MERGE = "<<"
+_MERGE: Any = object()
+"""The key ``<<`` of a mapping; a quoted one is text like any other."""
 
 _STANDARD = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset({"!", f"{_STANDARD}str"})
@@ -118,7 +119,22 @@ class _Open:
     holds: Any
     anchor: str | None
     values_before: int
-    key: str | None = None
+    text_before: int
+    height: int = 0
+    key: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchored:
+    """What an alias stands for, and what following it adds.
+
+    ``text`` counts characters, ``height`` the lists and mappings inside each other.
+    """
+
+    value: Any
+    values: int
+    text: int
+    height: int
 
 
 class _Builder:
@@ -128,9 +144,10 @@ class _Builder:
         self.line = 1
         self.repeated: list[tuple[str, int]] = []
         self._document: list[Any] = []
-        self._open = [_Open(self._document, None, 0)]
-        self._anchored: dict[str, tuple[Any, int]] = {}
+        self._open = [_Open(self._document, None, 0, 0)]
+        self._anchored: dict[str, _Anchored] = {}
         self._values = 0
+        self._text = 0
         self._takes: dict[type, Callable[[Any], None]] = {
             yaml.ScalarEvent: self._scalar,
             yaml.AliasEvent: self._alias,
@@ -150,35 +167,37 @@ class _Builder:
         self._takes[type(event)](event)
 
     def _scalar(self, event: Any) -> None:
-        self._count(1, event)
         inner = self._open[-1]
         text: str = event.value
-        value = _resolved(text) if _is_plain(event) else text
+        self._count(1, len(text), event)
+        is_plain = _is_plain(event)
+        value = _resolved(text) if is_plain else text
         if event.anchor is not None:
-            self._anchored[event.anchor] = (value, 1)
+            self._anchored[event.anchor] = _Anchored(value, 1, len(text), 0)
         if type(inner.holds) is dict and inner.key is None:
-            self._key(text, inner, event)
+            self._key(_MERGE if is_plain and text == "<<" else text, inner, event)
         else:
             self._put(value)
 
-    def _key(self, text: str, mapping: _Open, event: Any) -> None:
-        if text in mapping.holds and len(self.repeated) < _REPEATED:
-            self.repeated.append((text, event.start_mark.line + 1))
-        mapping.key = text
+    def _key(self, key: Any, mapping: _Open, event: Any) -> None:
+        if key in mapping.holds and len(self.repeated) < _REPEATED:
+            self.repeated.append((event.value, event.start_mark.line + 1))
+        mapping.key = key
 
     def _alias(self, event: Any) -> None:
         name: str = event.anchor
         if name not in self._anchored:
             raise _malformed(f"the alias *{printable(name)} stands before or in its anchor", event)
-        value, count = self._anchored[name]
-        self._count(count, event)
+        anchored = self._anchored[name]
+        self._count(anchored.values, anchored.text, event)
+        self._require_depth(anchored.height, event)
         inner = self._open[-1]
         if type(inner.holds) is dict and inner.key is None:
-            if not isinstance(value, str):
+            if not isinstance(anchored.value, str):
                 raise _malformed("a key that is no text", event)
-            inner.key = value
+            inner.key = anchored.value
         else:
-            self._put(value)
+            self._put(anchored.value, anchored.height)
 
     def _mapping(self, event: Any) -> None:
         self._begin({}, event)
@@ -192,12 +211,11 @@ class _Builder:
         inner = self._open[-1]
         if type(inner.holds) is dict and inner.key is None:
             raise _malformed("a key that is no text", event)
-        if len(self._open) > limits.CATALOG_NESTING:
-            raise _malformed(f"nested more than {limits.CATALOG_NESTING} levels deep", event)
+        self._require_depth(1, event)
         if len(self._open) == 1:
             self.line = event.start_mark.line + 1
-        self._open.append(_Open(holds, event.anchor, self._values))
-        self._count(1, event)
+        self._open.append(_Open(holds, event.anchor, self._values, self._text))
+        self._count(1, 0, event)
 
     def _end_of_mapping(self, event: Any) -> None:
         mapping = self._open[-1].holds
@@ -207,33 +225,45 @@ class _Builder:
 
     def _end(self, _event: Any) -> None:
         ended = self._open.pop()
+        height = ended.height + 1
         if ended.anchor is not None:
-            self._anchored[ended.anchor] = (ended.holds, self._values - ended.values_before)
-        self._put(ended.holds)
+            values, text = self._values - ended.values_before, self._text - ended.text_before
+            self._anchored[ended.anchor] = _Anchored(ended.holds, values, text, height)
+        self._put(ended.holds, height)
 
     def _merge(self, mapping: dict[str, Any], event: Any) -> None:
         """Add what merge keys name, where the mapping itself says nothing else."""
         merged = mapping.pop(_MERGE)
         for source in merged if isinstance(merged, list) else [merged]:
             if not isinstance(source, dict):
-                raise _malformed(f"a merge key ({_MERGE}) that names no mapping", event)
-            self._count(len(source), event)
+                raise _malformed("a merge key (<<) that names no mapping", event)
+            self._count(len(source), 0, event)
             for key, value in source.items():
                 mapping.setdefault(key, value)
 
-    def _put(self, value: Any) -> None:
+    def _put(self, value: Any, height: int = 0) -> None:
         inner = self._open[-1]
+        inner.height = max(inner.height, height)
         if type(inner.holds) is list:
             inner.holds.append(value)
         else:
             inner.holds[inner.key] = value
             inner.key = None
 
-    def _count(self, values: int, event: Any) -> None:
+    def _count(self, values: int, text: int, event: Any) -> None:
         self._values += values
+        self._text += text
         if self._values > limits.CATALOG_VALUES:
             most = limits.CATALOG_VALUES
             raise _malformed(f"more than {most} values, aliases followed", event)
+        if self._text > limits.CATALOG_DOCUMENT:
+            most = limits.CATALOG_DOCUMENT
+            raise _malformed(f"more than {most} characters, aliases followed", event)
+
+    def _require_depth(self, height: int, event: Any) -> None:
+        """Raise MalformedYaml where something of a height would stand too deep."""
+        if len(self._open) - 1 + height > limits.CATALOG_NESTING:
+            raise _malformed(f"nested more than {limits.CATALOG_NESTING} levels deep", event)
 
 
 def _is_plain(event: Any) -> bool:

@@ -16,7 +16,7 @@ from airgap import limits
 from airgap.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _MAGIC = 16
@@ -68,9 +68,17 @@ class Tree(Protocol):
     def read_all(self, paths: Iterable[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Give files of a listing with their content in pieces, in one pass, in any order.
 
-        The pieces are there until the next file is asked for. A file at several of the paths
-        comes once, under the first of them.
+        The pieces are there until the next file is asked for; where one cannot be read they
+        raise Closed. A file at several of the paths comes once, under the first of them.
         """
+
+
+class Closed(UsageError):
+    """A file or directory that the operating system does not let be read, and ``why``."""
+
+    def __init__(self, location: Path, why: str) -> None:
+        super().__init__(f"{printable(str(location))}: {why}")
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +112,15 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class LocalListing:
-    """A ``Listing`` of a directory on the local disk."""
+    """A ``Listing`` of a directory on the local disk.
+
+    Among the ``files`` are those that cannot be read, and directories that cannot be looked
+    into, all without size and content; ``closed`` says why.
+    """
 
     files: tuple[StoredFile, ...]
     links: tuple[str, ...]
+    closed: Mapping[str, Closed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,69 +146,89 @@ class _Below:
 class LocalTree:
     """A ``Tree`` that is a directory of the local disk; links may lead out of it.
 
-    Everything raises UsageError for what the operating system does not let be read.
+    A directory or file that is asked for by name and cannot be read raises Closed.
     """
 
     top: Path
 
     def files(self) -> Iterator[StoredFile]:
-        """Give every regular file, depth first, the names in a directory sorted bytewise."""
+        """Give the regular files that can be read, depth first, names sorted bytewise."""
         listing = self.listing("")
-        yield from listing.files if listing else ()
+        if listing:
+            yield from (file for file in listing.files if file.path not in listing.closed)
+
+    def first_closed(self) -> Closed | None:
+        """Return why the first of what cannot be read cannot be; None when all can."""
+        listing = self.listing("")
+        return next(iter(listing.closed.values()), None) if listing else None
 
     def find(self, path: str) -> StoredFile | None:
         """Return the regular file at a path; None when there is none."""
         location = self.top / path
-        return _Below(path, LocalFile.at(location)) if location.is_file() else None
+        with _reading(location):
+            return _Below(path, LocalFile.at(location)) if location.is_file() else None
 
     def listing(self, directory: str) -> LocalListing | None:
         """Say what is in a directory; None when there is no such directory."""
-        if not (self.top / directory).is_dir():
-            return None
+        top = self.top / directory
+        with _reading(top):
+            if not top.is_dir():
+                return None
+            waiting = _inside(top)
         files: list[StoredFile] = []
         links = []
-        for location in self._walk(self.top / directory):
+        closed = {}
+        while waiting:
+            location = waiting.pop()
             path = location.relative_to(self.top).as_posix()
-            if location.is_file():
-                files.append(_Below(path, LocalFile.at(location)))
-            elif location.is_symlink():
-                links.append(path)
-        return LocalListing(tuple(files), tuple(links))
+            try:
+                with _reading(location):
+                    if location.is_file():
+                        files.append(_Below(path, LocalFile.at(location)))
+                    elif location.is_symlink():
+                        links.append(path)
+                    elif location.is_dir():
+                        waiting += _inside(location)
+            except Closed as error:
+                files.append(_Below(path, LocalFile(location, 0, b"")))
+                closed[path] = error
+        return LocalListing(tuple(files), tuple(links), closed)
 
     def read_all(self, paths: Iterable[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Give files with their content in pieces."""
+        """Give files with their content in pieces, of which the first may raise Closed."""
         seen = set()
         for path in paths:
             location = self.top / path
-            with _reading(location), location.open("rb") as file:
-                status = os.fstat(file.fileno())
-                identity = status.st_dev, status.st_ino
-                if identity not in seen:
-                    seen.add(identity)
-                    yield path, _pieces(location, file)
-
-    def _walk(self, directory: Path) -> Iterator[Path]:
-        """Give what is no directory of its own, depth first."""
-        waiting = [directory]
-        while waiting:
-            location = waiting.pop()
-            if location is not directory and (location.is_symlink() or not location.is_dir()):
-                yield location
-                continue
-            with _reading(location):
-                inside = sorted(location.iterdir(), key=os.fsencode, reverse=True)
-            waiting.extend(inside)
+            identity = _identity(location)
+            if identity not in seen:
+                yield path, _pieces(location)
+            if identity is not None:
+                seen.add(identity)
 
 
 @contextmanager
 def _reading(location: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a UsageError that names the file."""
+    """Turn an OSError inside the block into the error that names the file."""
     try:
         yield
     except OSError as error:
-        raise UsageError(f"{printable(str(location))}: {error.strerror}") from error
+        raise Closed(location, error.strerror or str(error)) from error
 
 
-def _pieces(location: Path, file: BinaryIO) -> Iterator[bytes]:
-    with _reading(location):
+def _inside(directory: Path) -> list[Path]:
+    """Return what is in a directory, the last name first."""
+    return sorted(directory.iterdir(), key=os.fsencode, reverse=True)
+
+
+def _identity(location: Path) -> tuple[int, int] | None:
+    """Say which file it is, whatever its name; None when nobody may look."""
+    try:
+        status = location.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _pieces(location: Path) -> Iterator[bytes]:
+    with _reading(location), location.open("rb") as file:
         yield from iter(lambda: file.read(limits.CHUNK), b"")

@@ -77,6 +77,11 @@ class Version:
         )
 
     @property
+    def release(self) -> Version:
+        """The version without pre-release and build."""
+        return Version(self.major, self.minor, self.patch)
+
+    @property
     def precedence(self) -> Precedence:
         """The key to order versions by (semver.org, item 11)."""
         return Precedence(
@@ -163,6 +168,15 @@ class VersionRange:
 
     def __contains__(self, version: Version) -> bool:
         return any(all(term.holds(version) for term in terms) for terms in self._alternatives)
+
+    def bound_just_above(self, version: Version) -> Version | None:
+        """Return the release that ends the range, of which a version is a pre-release."""
+        if not version.prerelease or version not in self:
+            return None
+        ends = (
+            term.start for terms in self._alternatives for term in terms if term.operator == "<"
+        )
+        return next((end for end in ends if end == version.release), None)
 
     def __str__(self) -> str:
         return self.text

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from airgap.cli import options, report
+from airgap.cli import options, pushing, report
 from airgap.cli.progress import size
-from airgap.cli.running import Stop, shown_progress
+from airgap.cli.running import shown_progress
 from airgap.errors import HOLES
 from airgap.exporter import export, plan_export
+from airgap.inquiry import Inquiry
+from airgap.lister import list_images
 from airgap.plan import MISSING_BLOB, counted
-from airgap.question import Part
+from airgap.question import Listed
 
 if TYPE_CHECKING:
     from airgap.exporter import ExportResult
+    from airgap.lister import DatabasePath
     from airgap.planner import Survey
 
 
+_BESIDE_A_LIST = (
+    "packages",
+    "with_dependencies",
+    "exclude_images",
+    "images",
+    "config",
+    "rebuild_catalog",
+)
+_OF_ARCHIVES = ("archive", "files", "dry_run", "recheck", "rebuild_catalog")
+_OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
+_OF_NAMES = ("intended", "max_components")
+"""Parameters that mean something in one kind of run only."""
+
+
 @click.command("export", short_help="Put a catalog and everything it needs into an archive.")
-@click.argument("catalogs", metavar="CATALOG...", nargs=-1, required=True)
+@click.argument("catalogs", metavar="CATALOG...", nargs=-1)
 @click.option(
     "-o",
     "--output-file",
     "archive",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
     help="The archive. It grows as FILE.partial and gets its name when it is whole.",
 )
 @options.index_filter_option
 @options.part_options
+@click.option(
+    "-f",
+    "--filename",
+    "files",
+    type=click.Path(path_type=Path, allow_dash=True),
+    multiple=True,
+    help="Take exactly the images that this file lists, as SRC=DST lines; - is standard input."
+    " An edited DST is followed on import.",
+)
+@click.option(
+    "--for",
+    "intended",
+    metavar="DEST",
+    help="The registry that the right sides of --manifests-only and of -f are about.",
+)
+@pushing.manifests_only_options
+@pushing.destination_options
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what an unfinished archive holds.")
 @options.continue_on_error_option
@@ -40,16 +74,22 @@ if TYPE_CHECKING:
 @options.registries_conf_option
 @options.output_option
 @options.verbosity_options
-@click.pass_obj
+@click.pass_context
 def export_command(
-    stop: Stop,
+    context: click.Context,
+    /,
     catalogs: tuple[str, ...],
-    archive: Path,
+    archive: Path | None,
     platform: str,
-    packages: tuple[str, ...],
-    with_dependencies: bool,
-    exclude_images: tuple[str, ...],
-    images: tuple[str, ...],
+    files: tuple[Path, ...],
+    intended: str | None,
+    manifests_only: bool,
+    path: DatabasePath | None,
+    to_manifests: Path | None,
+    max_components: int,
+    icsp_scope: str,
+    idms_scope: str,
+    max_icsp_size: int,
     dry_run: bool,
     recheck: bool,
     continue_on_error: bool,
@@ -62,6 +102,7 @@ def export_command(
     output_format: str,
     quiet: bool,
     verbose: int,
+    **_selecting: Any,
 ) -> int:
     """Put catalogs and every image they refer to into one archive.
 
@@ -71,28 +112,55 @@ def export_command(
     An export that was interrupted, or that ended with holes in its content, continues when the
     same command is run again.
 
+    With --manifests-only nothing is fetched but the catalogs: images.txt lists what they refer
+    to, or, with --for, mapping.txt and the cluster's files say what an import to DEST will do.
+    Edit mapping.txt, and -f takes the images that are left in it, to where it says.
+
     \b
     Examples:
       airgap export registry.redhat.io/redhat/redhat-operator-index:v4.6 -o /media/usb/olm.tar
       airgap export -a pull-secret.json quay.io/my/catalog:v1 -o olm.tar --output json
       airgap export quay.io/my/catalog:v1 -o olm.tar --dry-run
       airgap export quay.io/my/catalog:v1 -o olm.tar --package etcd:stable@head --package vault
+      airgap export quay.io/my/catalog:v1 --manifests-only --for registry.example.com:5000/olm
+      airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
+      airgap export --config imageset.yaml -o olm.tar
     """
     options.set_verbosity(verbose)
+    asked = options.part_from(context, catalogs)
+    part = asked.part
+    if not asked.catalogs:
+        raise click.UsageError("Missing argument 'CATALOG...'.", context)
+    if archive is None and not manifests_only:
+        raise click.UsageError("Missing option '-o' / '--output-file'.", context)
+    _refuse_what_has_no_effect(context)
     access = options.access_from(
         registry_config, insecure, certificate_authority, max_per_registry, registries_conf
     )
-    part = Part(packages, with_dependencies, exclude_images, images)
+    if files:
+        listed = Listed.of(options.list_from(files), intended, max_components)
+        part = replace(part, listed=listed)
+    stop = context.obj
     with shown_progress(quiet) as progress:
+        if archive is None:  # --manifests-only
+            written = list_images(
+                Inquiry(asked.catalogs, platform, part), destination=intended, path=path,
+                access=access, max_components=max_components,
+                manifests=pushing.manifests_from(
+                    to_manifests, icsp_scope, idms_scope, max_icsp_size
+                ),
+                progress=progress, stop=stop,
+            )  # fmt: skip
+            return pushing.print_list("export", written, output_format)
         if dry_run:
             survey = plan_export(
-                catalogs, archive, access=access, platform=platform, part=part,
+                asked.catalogs, archive, access=access, platform=platform, part=part,
                 continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
             progress.finish()
             return _print_plan(survey, output_format, skip_missing=skip_missing)
         result = export(
-            catalogs, archive, access=access, platform=platform, part=part, recheck=recheck,
+            asked.catalogs, archive, access=access, platform=platform, part=part, recheck=recheck,
             continue_on_error=continue_on_error, progress=progress, stop=stop,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)
@@ -101,6 +169,19 @@ def export_command(
     else:
         _print(result)
     return status
+
+
+def _refuse_what_has_no_effect(context: click.Context) -> None:
+    """Refuse flags that were typed and are about something else. Raises click.UsageError."""
+    given = context.params
+    if given["files"]:
+        options.refuse_typed(context, _BESIDE_A_LIST, "has nothing to say beside -f")
+    if given["manifests_only"]:
+        options.refuse_typed(context, _OF_ARCHIVES, "is about an archive, and none is made")
+        return
+    options.refuse_typed(context, _OF_FILES, "is about the files that --manifests-only writes")
+    if not given["files"]:
+        options.refuse_typed(context, _OF_NAMES, "is about --manifests-only, or -f")
 
 
 def _print(result: ExportResult) -> None:
@@ -142,5 +223,7 @@ def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> in
     report.echo(f"{len(plan.images)} images, {size(plan.content_bytes)} to fetch")
     for image in plan.images:
         report.echo(f"  {image.reference}")
+        for place in image.places:
+            report.echo(f"    to DEST/{place}")
     report.echo_missing("CANNOT be had", missing)
     return status

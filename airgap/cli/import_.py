@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from airgap.cli import options, pushing, report
-from airgap.cli.running import Stop, shown_progress
+from airgap.cli.running import shown_progress
 from airgap.importer import import_archive, plan_import
+from airgap.lister import list_archive
 
 if TYPE_CHECKING:
     from airgap.importer import ImportResult
+    from airgap.lister import DatabasePath
 
 
 @click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
@@ -21,15 +23,17 @@ if TYPE_CHECKING:
 @pushing.destination_options
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
+@pushing.manifests_only_options
 @click.option("--dry-run", is_flag=True, help="Print what would go where, and stop.")
 @options.continue_on_error_option
 @options.skip_missing_option
 @options.registry_options
 @options.output_option
 @options.verbosity_options
-@click.pass_obj
+@click.pass_context
 def import_command(
-    stop: Stop,
+    context: click.Context,
+    /,
     archive: Path,
     destination: str,
     to_manifests: Path | None,
@@ -39,6 +43,8 @@ def import_command(
     max_icsp_size: int,
     verify_first: bool,
     force_tags: bool,
+    manifests_only: bool,
+    path: DatabasePath | None,
     dry_run: bool,
     continue_on_error: bool,
     skip_missing: bool,
@@ -60,8 +66,16 @@ def import_command(
       airgap import /media/usb/olm.tar registry.example.com:5000
       airgap import olm.tar registry.example.com:5000/olm -a auth.json --to-manifests out
       airgap import olm.tar localhost:5000 --insecure --dry-run
+      airgap import olm.tar registry.example.com:5000 --manifests-only --to-manifests out
     """
     options.set_verbosity(verbose)
+    pushing.require_manifests_only(context)
+    manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
+    if manifests_only:
+        listed = list_archive(
+            archive, destination, path=path, max_components=max_components, manifests=manifests
+        )
+        return pushing.print_list("import", listed, output_format)
     if dry_run:
         plan = plan_import(archive, destination, max_components=max_components)
         return pushing.print_plan("import", plan, output_format, skip_missing=skip_missing)
@@ -73,12 +87,12 @@ def import_command(
                 registry_config, insecure, certificate_authority, max_per_registry
             ),
             max_components=max_components,
-            manifests=pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size),
+            manifests=manifests,
             verify_first=verify_first,
             force_tags=force_tags,
             continue_on_error=continue_on_error,
             progress=progress,
-            stop=stop,
+            stop=context.obj,
         )
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":

@@ -63,7 +63,7 @@ for command in (
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     output_format = "json" if _asks_for_json(arguments) else "text"
-    with stoppable() as stop:
+    with stoppable(output_format) as stop:
         try:
             status = cli.main(list(arguments), prog_name="airgap", standalone_mode=False, obj=stop)
             return status if isinstance(status, int) else 0

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from airgap import limits
 from airgap.cli import options, pushing, report
 from airgap.cli.running import Stop, shown_progress
 from airgap.copier import copy_listed, plan_copies
-from airgap.errors import UsageError
+from airgap.inquiry import Inquiry
 from airgap.lister import list_images
 from airgap.mirrorer import mirror, plan_mirror
-from airgap.question import Part, question_of
 
 if TYPE_CHECKING:
     from airgap.copier import CopyResult
-    from airgap.lister import ListResult
+    from airgap.lister import DatabasePath
     from airgap.mirrorer import MirrorResult
     from airgap.registry.access import Access
-
-_LARGEST_FILE = 256 * limits.MIB
 
 _OF_CATALOGS = (
     "platform",
@@ -32,12 +26,16 @@ _OF_CATALOGS = (
     "with_dependencies",
     "exclude_images",
     "images",
+    "config",
+    "rebuild_catalog",
+    "base",
     "to_manifests",
     "max_components",
     "icsp_scope",
     "idms_scope",
     "max_icsp_size",
     "manifests_only",
+    "path",
 )
 """Parameters that mean nothing where a file says what goes where."""
 
@@ -75,11 +73,7 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
     show_default=True,
     help="Takes nothing but '.*': all variants of an image are copied.",
 )
-@click.option(
-    "--manifests-only",
-    is_flag=True,
-    help="Read the catalog alone, write the files for the cluster and the catalog's database.",
-)
+@pushing.manifests_only_options
 @click.option("--dry-run", is_flag=True, help="Ask the sources, print what would go where, stop.")
 @options.continue_on_error_option
 @options.skip_missing_option
@@ -90,14 +84,11 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
 @click.pass_context
 def mirror_command(
     context: click.Context,
+    /,
     catalogs: tuple[str, ...],
     destination: str | None,
     files: tuple[Path, ...],
     platform: str,
-    packages: tuple[str, ...],
-    with_dependencies: bool,
-    exclude_images: tuple[str, ...],
-    images: tuple[str, ...],
     to_manifests: Path | None,
     max_components: int,
     icsp_scope: str,
@@ -105,6 +96,7 @@ def mirror_command(
     max_icsp_size: int,
     force_tags: bool,
     manifests_only: bool,
+    path: DatabasePath | None,
     dry_run: bool,
     continue_on_error: bool,
     skip_missing: bool,
@@ -116,6 +108,7 @@ def mirror_command(
     output_format: str,
     quiet: bool,
     verbose: int,
+    **_selecting: Any,
 ) -> int:
     """Copy catalogs and every image they refer to from their registries to DEST.
 
@@ -141,39 +134,42 @@ def mirror_command(
     access = options.access_from(
         registry_config, insecure, certificate_authority, max_per_registry, registries_conf
     )
+    pushing.require_manifests_only(context)
     if files:
-        _refuse_what_is_of_catalogs(context)
+        if catalogs or destination:
+            raise click.UsageError(
+                "with -f the files say what goes where, no CATALOG or DEST", context
+            )
+        options.refuse_typed(context, _OF_CATALOGS, "is about catalogs, and -f has none")
         return _copy(
             context.obj, files, access, force_tags=force_tags, dry_run=dry_run,
             continue_on_error=continue_on_error, skip_missing=skip_missing,
             output_format=output_format, quiet=quiet,
         )  # fmt: skip
-    if not catalogs or destination is None:
+    asked = options.part_from(context, catalogs)
+    if not asked.catalogs or destination is None:
         raise click.UsageError("must specify source and dest: CATALOG DEST, or -f FILE", context)
-    part = Part(packages, with_dependencies, exclude_images, images)
     manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
     with shown_progress(quiet) as progress:
         if manifests_only:
             listed = list_images(
-                question_of(catalogs, platform, part), destination=destination, access=access,
-                max_components=max_components, manifests=manifests, progress=progress,
-                stop=context.obj,
+                Inquiry(asked.catalogs, platform, asked.part), destination=destination,
+                path=path, access=access, max_components=max_components, manifests=manifests,
+                progress=progress, stop=context.obj,
             )  # fmt: skip
-            return _print_list(listed, output_format)
+            return pushing.print_list("mirror", listed, output_format)
         if dry_run:
             plan = plan_mirror(
-                catalogs, destination, access=access, platform=platform, part=part,
+                asked.catalogs, destination, access=access, platform=platform, part=asked.part,
                 max_components=max_components, continue_on_error=continue_on_error,
                 progress=progress, stop=context.obj,
             )  # fmt: skip
             progress.finish()
             return pushing.print_plan("mirror", plan, output_format, skip_missing=skip_missing)
         result = mirror(
-            catalogs, destination, access=access, platform=platform, part=part,
-            max_components=max_components,
-            manifests=manifests,
-            force_tags=force_tags, continue_on_error=continue_on_error,
-            progress=progress, stop=context.obj,
+            asked.catalogs, destination, access=access, platform=platform, part=asked.part,
+            max_components=max_components, manifests=manifests, force_tags=force_tags,
+            continue_on_error=continue_on_error, progress=progress, stop=context.obj,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":
@@ -195,7 +191,7 @@ def _copy(
     output_format: str,
     quiet: bool,
 ) -> int:
-    listed = [(str(file), _text(file)) for file in files]
+    listed = options.list_from(files)
     with shown_progress(quiet) as progress:
         if dry_run:
             plan = plan_copies(
@@ -216,36 +212,6 @@ def _copy(
     return status
 
 
-def _refuse_what_is_of_catalogs(context: click.Context) -> None:
-    if context.params["catalogs"] or context.params["destination"]:
-        raise click.UsageError("with -f the files say what goes where, no CATALOG or DEST", context)
-    for option in context.command.params:
-        name = option.name or ""
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if name in _OF_CATALOGS and typed:
-            raise click.UsageError(f"{option.opts[0]} is about catalogs, and -f has none")
-
-
-def _text(file: Path) -> str:
-    """Return the text of a mapping file. Raises UsageError."""
-    try:
-        if str(file) == "-":
-            return _bounded(sys.stdin.buffer)
-        with file.open("rb") as stream:
-            return _bounded(stream)
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file}: is no list of images: {error}") from error
-
-
-def _bounded(stream: BinaryIO) -> str:
-    content = stream.read(_LARGEST_FILE + 1)
-    if len(content) > _LARGEST_FILE:
-        raise ValueError(f"more than {_LARGEST_FILE} bytes")
-    return content.decode()
-
-
 def _print(result: MirrorResult) -> None:
     report.echo(f"id        {result.id}")
     report.echo(f"arrived   {result.arrived} images at {result.destination}")
@@ -253,18 +219,6 @@ def _print(result: MirrorResult) -> None:
     pushing.print_files(result.manifests, result.files)
     pushing.print_holes("MISSING at the source, so not pushed", result)
     pushing.print_hints(result)
-
-
-def _print_list(result: ListResult, output_format: str) -> int:
-    if output_format == "json":
-        report.echo_json("mirror --manifests-only", result.exit_status, result)
-        return result.exit_status
-    report.echo(f"listed    {result.images} images besides the catalogs; nothing was copied")
-    pushing.print_files(result.directory, result.files)
-    for database in result.databases:
-        report.echo(f"database  {database}")
-    report.echo_missing("MISSING", result.missing)
-    return result.exit_status
 
 
 def _print_copies(result: CopyResult) -> None:

@@ -10,7 +10,8 @@ import click
 from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cluster import LARGEST_DOCUMENT, Scope
-from airgap.errors import HOLES
+from airgap.errors import HOLES, printable
+from airgap.lister import DatabasePath
 from airgap.manifests import ManifestsOptions
 from airgap.mapping import DEFAULT_COMPONENTS
 from airgap.plan import counted
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from airgap.lister import ListResult
     from airgap.pushing import PushPlan, PushResult
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SINCE_4_13 = ("imageDigestMirrorSet.yaml", "imageTagMirrorSet.yaml")
+_BEFORE_4_13 = "imageContentSourcePolicy.yaml"
 
 SCOPES = click.Choice([scope.value for scope in Scope])
 
@@ -66,6 +71,29 @@ _DESTINATION_OPTIONS = (
     ),
 )
 
+
+def _database_path(
+    _context: click.Context, _parameter: click.Parameter, value: str
+) -> DatabasePath | None:
+    return DatabasePath.parse(value) if value else None
+
+
+_MANIFESTS_ONLY_OPTIONS = (
+    click.option(
+        "--manifests-only",
+        is_flag=True,
+        help="Read the catalog alone, write the files for the cluster and the catalog's database.",
+    ),
+    click.option(
+        "--path",
+        default="",
+        metavar="IN:LOCAL",
+        callback=_database_path,
+        help="With --manifests-only: where in its image the catalog is, and the directory for its"
+        " database.",
+    ),
+)
+
 force_tags_option = click.option(
     "--force-tags", is_flag=True, help="Move tags that are set to something else."
 )
@@ -76,6 +104,19 @@ def destination_options(command: Command) -> Command:
     for option in reversed(_DESTINATION_OPTIONS):
         command = option(command)
     return command
+
+
+def manifests_only_options(command: Command) -> Command:
+    """Add --manifests-only and --path."""
+    for option in reversed(_MANIFESTS_ONLY_OPTIONS):
+        command = option(command)
+    return command
+
+
+def require_manifests_only(context: click.Context) -> None:
+    """Refuse --path where no database is kept. Raises click.UsageError."""
+    if not context.params["manifests_only"]:
+        options.refuse_typed(context, ["path"], "is about the database, of --manifests-only")
 
 
 def manifests_from(
@@ -93,7 +134,22 @@ def print_plan(command: str, plan: PushPlan, output_format: str, *, skip_missing
     else:
         for line in plan.mapping:
             report.echo(line)
+        for hole in plan.unplaced:
+            report.echo(f"# {printable(hole.reference, 400)}  (missing: {hole.reason})")
     return status
+
+
+def print_list(command: str, result: ListResult, output_format: str) -> int:
+    """Print what was listed, and return the exit status."""
+    if output_format == "json":
+        report.echo_json(f"{command} --manifests-only", result.exit_status, result)
+        return result.exit_status
+    report.echo(f"listed    {result.images} images besides the catalogs; nothing was copied")
+    print_files(result.directory, result.files)
+    for database in result.databases:
+        report.echo(f"database  {database}")
+    report.echo_missing("MISSING", result.missing)
+    return result.exit_status
 
 
 def print_sent(result: PushResult) -> None:
@@ -106,12 +162,14 @@ def print_sent(result: PushResult) -> None:
 
 def print_files(directory: Path, files: Sequence[str]) -> None:
     """Print which files were written, and what applying them does."""
+    if not files:
+        report.echo(f"wrote     nothing, as no image arrived; {directory}/ stays as it is")
+        return
     report.echo(f"wrote     {directory}/: {', '.join(files)}")
-    if any(file.startswith("image") for file in files):
-        report.echo(
-            "apply     imageDigestMirrorSet.yaml and imageTagMirrorSet.yaml from OpenShift 4.13 on,"
-            " imageContentSourcePolicy.yaml before; not both"
-        )
+    newer = [file for file in _SINCE_4_13 if file in files]
+    if newer:
+        before = f", {_BEFORE_4_13} before; not both" if _BEFORE_4_13 in files else ""
+        report.echo(f"apply     {' and '.join(newer)} from OpenShift 4.13 on{before}")
         report.echo(
             "          the nodes then drain one after the other, and pull from the mirror with the"
             " cluster's global pull secret alone"

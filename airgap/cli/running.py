@@ -13,6 +13,7 @@ from airgap.cli import report
 from airgap.cli.progress import progress_for
 from airgap.errors import Interrupted
 from airgap.progress import SILENT
+from airgap.storage import remove_temporary_directories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,19 +34,19 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(output_format: str) -> Iterator[Stop]:
     """Turn the first signal into an orderly stop; a second one ends the process at once.
 
     So does the time it takes: whatever is half done is what a kill would leave, and continues.
     """
     stop = Stop()
-    end = threading.Timer(GRACE_SECONDS, lambda: _cut_off(stop.status))
+    end = threading.Timer(GRACE_SECONDS, lambda: _cut_off(stop.status, output_format))
     end.daemon = True
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stop.status = SIGNAL_STATUS[signal.Signals(number)]
         if stop.is_set():
-            os._exit(stop.status)
+            _exit(stop.status)
         stop.set()
         end.start()
 
@@ -58,9 +59,16 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _cut_off(status: int) -> None:
+def _cut_off(status: int, output_format: str) -> None:
     """End the process beside the threads that do not end."""
-    report.echo_error(Interrupted(), "text", status)
+    try:
+        report.echo_error(Interrupted(), output_format, status)
+    finally:
+        _exit(status)
+
+
+def _exit(status: int) -> None:
+    remove_temporary_directories()
     os._exit(status)
 
 

@@ -157,24 +157,25 @@ def _refusal(answer: Answer, account: str) -> AirgapError | Temporary:
     )
     if answer.redirected and status in _REDIRECTED_REFUSALS:
         # A signed URL ends after minutes; the registry gives another.
-        return Temporary(Unreachable(message, status=status), attempts=3)
-    if status in ATTEMPTS_BY_STATUS:
-        return refusal_as_fault(Unreachable(message, status=status), status, answer.headers)
-    if code == "TOOMANYREQUESTS":
-        return refusal_as_fault(Unreachable(message, status=status), 429, answer.headers)
+        return Temporary(Unreachable(message, status=status, code=code), attempts=3)
+    if status in ATTEMPTS_BY_STATUS or code == "TOOMANYREQUESTS":
+        error = Unreachable(message, status=status, code=code)
+        known = status if status in ATTEMPTS_BY_STATUS else 429
+        return refusal_as_fault(error, known, answer.headers)
     if status in (401, 403):
         return AccessDenied(
             f"{message} ({account})",
             status=status,
+            code=code,
             hint="Check the credential, and that it may use this repository.",
         )
     if status == 404:
-        return NotFound(
-            message, status=status, hint=f"It is absent, or may not be seen ({account})."
-        )
+        hint = f"It is absent, or may not be seen ({account})."
+        return NotFound(message, status=status, code=code, hint=hint)
     if status == 407:
-        return Unreachable(message, status=status, hint="The proxy wants a login: HTTPS_PROXY.")
-    return RegistryError(message, status=status, hint=_HINTS.get(status))
+        hint = "The proxy wants a login: HTTPS_PROXY."
+        return Unreachable(message, status=status, code=code, hint=hint)
+    return RegistryError(message, status=status, code=code, hint=_HINTS.get(status))
 
 
 def _said(answer: Answer) -> tuple[str, str]:

@@ -8,6 +8,7 @@ manifest means, of catalogs or of archives.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +19,7 @@ from airgap.errors import (
     IntegrityError,
     MalformedContent,
     MalformedDigest,
+    MalformedReference,
     NotFound,
     RegistryError,
     Unreachable,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _PULL, _PUSH = "pull", "pull,push"
 _ACCEPT = {"Accept": ", ".join(media_types.ACCEPTED)}
 _SAYS_NOTHING = frozenset(
@@ -49,6 +53,9 @@ _SAYS_NOTHING = frozenset(
 )
 _FOUND = frozenset({200, 404})
 _WRITTEN = frozenset({200, 201, 202, 204})
+_NO_MANIFEST = b"{}"
+_BY_RULE = frozenset({405, 501})
+_BY_RULE_CODES = frozenset({"UNSUPPORTED", "TAG_INVALID"})
 _TAGS_PAGE = 4 * limits.MIB
 _NEXT = re.compile(r'<([^<>]*)>\s*;(?:[^,]*;)?\s*rel\s*=\s*"?next"?', re.IGNORECASE)
 
@@ -75,6 +82,9 @@ class RegistryClient:
     ``writes`` says that destinations will be written to: reading there then uses the token
     that writing needs, instead of one more. Some registries give none for writing to an
     account that may only read.
+
+    ``takes_digests`` says of destination hosts, as far as it has turned out, whether they take
+    a manifest by its digest, without a tag.
     """
 
     def __init__(
@@ -89,6 +99,7 @@ class RegistryClient:
         self._channel = Channel(transport, credentials)
         self._registries = registries or RegistriesConf()
         self._uploader = Uploader(self._channel)
+        self.takes_digests: dict[str, bool] = {}
         self._unreachable: set[str] = set()
         self._reading = _PUSH if writes else _PULL
 
@@ -216,17 +227,24 @@ class RegistryClient:
         self, repository: Repository, target: str, raw: bytes, media_type: str
     ) -> None:
         """Put a manifest under a tag, or under its digest. Read it back to be sure."""
-        call = Call(
-            self._own(repository, _PUSH),
-            "PUT",
-            f"manifests/{target}",
-            f"{_named(repository, target)}: put manifest",
-            _WRITTEN,
-            headers={"Content-Type": media_type},
-            body=raw,
-            length=len(raw),
-        )
-        self._channel.call(call).close()
+        self._channel.call(self._put(repository, target, raw, media_type)).close()
+
+    def refusal_of_digests(self, repository: Repository, media_type: str) -> RegistryError | None:
+        """Return how a registry refuses whatever comes by its digest; None when that is open.
+
+        It is asked once, to take what is no manifest of any type. So nothing is left behind,
+        and a registry that would take a manifest refuses in a way that says nothing about
+        digests.
+        """
+        name = str(digest_of(_NO_MANIFEST))
+        try:
+            self._channel.attempt(self._put(repository, name, _NO_MANIFEST, media_type)).close()
+        except RegistryError as error:
+            by_rule = error.status in _BY_RULE or error.code in _BY_RULE_CODES
+            return error if by_rule else None
+        except Temporary:
+            pass
+        return None
 
     def read_manifest(self, repository: Repository, target: str) -> FetchedManifest:
         """Return what is under a tag, or under a digest, at a destination.
@@ -241,7 +259,10 @@ class RegistryClient:
         return self._fetch_manifest(scope, target, digest, _named(repository, target))
 
     def manifest_digest(self, repository: Repository, target: str) -> Digest | None:
-        """Return the digest of what is under a tag or a digest, None when nothing is there."""
+        """Return the digest of what is under a tag or a digest, None when nothing is there.
+
+        None also where there are other bytes than the digest's.
+        """
         call = Call(
             self._own(repository, self._reading),
             "HEAD",
@@ -260,11 +281,14 @@ class RegistryClient:
             pass  # The header is optional, and often wrong: hash what is there.
         try:
             return self.read_manifest(repository, target).digest
-        except NotFound:
+        except (NotFound, IntegrityError):
             return None
 
     def tags(self, repository: Repository) -> list[str]:
-        """Return every tag of a destination's repository. Raises NotFound without one."""
+        """Return every tag of a repository, at the place it names. Raises NotFound without one.
+
+        What is in the list and cannot be a tag is left out, with a warning.
+        """
         scope = self._own(repository, self._reading)
         found: list[str] = []
         path, seen = "tags/list?n=1000", set[str]()
@@ -274,7 +298,12 @@ class RegistryClient:
             seen.add(path)
             page, path = self._tags_page(scope, path)
             found += page
-        return found
+        tags = [tag for tag in found if _is_tag(repository, tag)]
+        if len(tags) < len(found):
+            first = printable(repr(next(tag for tag in found if not _is_tag(repository, tag))))
+            count = len(found) - len(tags)
+            _log.warning("%s: %d names in its list are no tags: %s, …", repository, count, first)
+        return tags
 
     def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
         call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
@@ -284,6 +313,18 @@ class RegistryClient:
                 return _read_tags(answer), _next_page(answer)
 
         return persist(self._channel.clock, fetch)
+
+    def _put(self, repository: Repository, target: str, raw: bytes, media_type: str) -> Call:
+        return Call(
+            self._own(repository, _PUSH),
+            "PUT",
+            f"manifests/{target}",
+            f"{_named(repository, target)}: put manifest",
+            _WRITTEN,
+            headers={"Content-Type": media_type},
+            body=raw,
+            length=len(raw),
+        )
 
     def _scope(self, place: Place, actions: str, *further: str) -> Scope:
         host = place.repository.host
@@ -372,6 +413,14 @@ def _read_tags(answer: Answer) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise RegistryError(f"{answer.what}: not a list: {printable(repr(tags))}")
     return tags
+
+
+def _is_tag(repository: Repository, text: str) -> bool:
+    try:
+        reference = ImageReference.parse(f"{repository}:{text}")
+    except MalformedReference:
+        return False
+    return reference.digest is None and bool(text) and reference.tag == text
 
 
 def _next_page(answer: Answer) -> str:

@@ -1,7 +1,8 @@
 """A registry as the destination of a transfer: repositories filled image by image.
 
 Follows the order a registry demands (OCI distribution specification, "pushing manifests"):
-blobs, then manifests children first, each by digest and read back, then the tag. Knows where
+blobs, then manifests children first, each by digest and read back, then the tag. Where a
+registry takes no manifest by its digest alone, every manifest is put under a tag. Knows where
 each image goes; refuses to know why.
 """
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
 
+_MAY_WANT_A_TAG = frozenset({400, 404, 405, 415, 422, 500, 501})
+"""How a manifest without a tag is refused; 500 by OpenShift's registry."""
+
 
 class RegistryDestination:
     """Where the images of a plan go.
@@ -29,7 +33,9 @@ class RegistryDestination:
     ``places`` gives the repository and the tag of each image, ``manifest`` the bytes of a
     manifest by number. An image whose tag is "" is known by its digest alone. ``tags_set`` are
     the images whose tag, or else digest, is at the destination already.
-    ``holders`` are repositories, here or elsewhere, that are said to have a blob.
+    ``holders`` are repositories, here or elsewhere, that are said to have a blob. ``say`` is
+    told once of a registry that takes no manifest by its digest, ``arrived`` of every blob that
+    is where it should be.
     """
 
     def __init__(
@@ -40,12 +46,16 @@ class RegistryDestination:
         manifest: Callable[[int], bytes],
         tags_set: frozenset[Image],
         holders: Mapping[Digest, Iterable[Repository]],
+        say: Callable[[str], None],
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._plan = plan
         self._places = places
         self._manifest = manifest
         self._tags_set = tags_set
+        self._say = say
+        self._arrived = arrived
         self._holders: dict[tuple[str, Digest], Repository] = {
             (repository.host, digest): repository
             for digest, repositories in holders.items()
@@ -58,6 +68,17 @@ class RegistryDestination:
     def where(self, image: Image) -> str:
         """Return the repository of an image."""
         return str(self._places[image][0])
+
+    def ask_for_digests(self, image: Image) -> None:
+        """Find out whether an image's registry refuses every manifest by its digest.
+
+        What it does not tell now, its answer to the first manifest will. Raises Interrupted.
+        """
+        repository, _ = self._places[image]
+        first = self._plan.manifests[self._plan.manifests_of(image)[0]]
+        refusal = self._client.refusal_of_digests(repository, first.media_type)
+        if refusal is not None:
+            self._use_tags(repository.host, refusal)
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a repository has a blob: found there, mounted, or sent.
@@ -77,6 +98,7 @@ class RegistryDestination:
             arrival = Arrival.SENT
         with self._lock:
             self._holders[repository.host, blob.digest] = repository
+        self._arrived()
         return arrival
 
     def put_image(self, image: Image) -> None:
@@ -86,14 +108,17 @@ class RegistryDestination:
         """
         repository, tag = self._places[image]
         is_known = image in self._tags_set
+        name = ""
         for number in self._plan.manifests_of(image):
             manifest, raw = self._plan.manifests[number], self._manifest(number)
             if not is_known or not self._reads_back(repository, manifest, raw):
-                self._put_manifest(repository, manifest, raw)
+                own = tag if number == image.root else ""
+                name = self._put_manifest(repository, manifest, raw, own)
         if is_known or not tag:
             return
         root = self._plan.manifests[image.root]
-        self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
+        if name != tag:
+            self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
         if (got := self._client.manifest_digest(repository, tag)) != root.digest:
             raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
 
@@ -116,16 +141,57 @@ class RegistryDestination:
         holder = self._holders.get((repository.host, blob.digest), repository)
         return holder != repository and self._client.mount(repository, blob.digest, holder.path)
 
-    def _put_manifest(self, repository: Repository, manifest: Manifest, raw: bytes) -> None:
-        self._client.put_manifest(repository, str(manifest.digest), raw, manifest.media_type)
+    def _put_manifest(
+        self, repository: Repository, manifest: Manifest, raw: bytes, tag: str
+    ) -> str:
+        """Put a manifest, read it back by digest, and return the name under which it was put.
+
+        ``tag`` is the one it gets where the registry wants one, "" for a tag of its own.
+        """
+        name = self._put(repository, manifest, raw, tag or tag_for(manifest.digest))
         with self._lock:
             self.manifests_sent += 1
         if not self._reads_back(repository, manifest, raw):
             raise RegistryError(
                 f"{repository}@{manifest.digest}: sent, and now it is not there unchanged",
-                hint="The registry or something before it alters manifests; nothing refers to"
-                " this image yet. Look for a conversion setting.",
+                hint="The registry or something before it alters manifests, and nobody can pull"
+                " this image by its digest. Look for a conversion setting.",
             )
+        return name
+
+    def _put(self, repository: Repository, manifest: Manifest, raw: bytes, tag: str) -> str:
+        """Put a manifest by its digest, or else under a tag, and return which it was."""
+        host, digest = repository.host, str(manifest.digest)
+        if self._client.takes_digests.get(host) is False:
+            self._client.put_manifest(repository, tag, raw, manifest.media_type)
+            return tag
+        try:
+            self._client.put_manifest(repository, digest, raw, manifest.media_type)
+        except RegistryError as refusal:
+            if self._client.takes_digests.get(host) or refusal.status not in _MAY_WANT_A_TAG:
+                raise
+            self._put_instead(repository, tag, raw, manifest.media_type, refusal)
+            return tag
+        self._client.takes_digests.setdefault(host, True)
+        return digest
+
+    def _put_instead(
+        self, repository: Repository, tag: str, raw: bytes, media_type: str, refusal: RegistryError
+    ) -> None:
+        """Put under a tag what was refused by digest; refused again, it had another reason."""
+        try:
+            self._client.put_manifest(repository, tag, raw, media_type)
+        except RegistryError:
+            raise refusal from None
+        self._use_tags(repository.host, refusal)
+
+    def _use_tags(self, host: str, refusal: RegistryError) -> None:
+        with self._lock:
+            is_news = host not in self._client.takes_digests
+            self._client.takes_digests.setdefault(host, False)
+        if is_news:
+            said = f"{refusal.status} {refusal.code}".strip()
+            self._say(f"{host} refuses manifests by digest ({said}): tags are used instead")
 
     def _reads_back(self, repository: Repository, manifest: Manifest, raw: bytes) -> bool:
         try:
@@ -133,3 +199,8 @@ class RegistryDestination:
         except (NotFound, IntegrityError):
             return False
         return found.raw == raw
+
+
+def tag_for(digest: Digest) -> str:
+    """Return the tag of a manifest that needs one and has none."""
+    return f"airgap-{digest.hex[:24]}"

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from airgap.errors import IntegrityError, RegistryError, printable
+from airgap.errors import IntegrityError, NotFound, RegistryError, printable
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ class RegistrySource:
     def __init__(self, client: RegistryClient, plan: Plan) -> None:
         self._client = client
         self._repositories: dict[Blob, dict[Repository, None]] = defaultdict(dict)
-        for image in plan.images:
+        local = {catalog.image for catalog in plan.catalogs if catalog.pin is None}
+        made = plan.made_here
+        self._carried: set[Blob] = set()
+        for position, image in enumerate(plan.images):
+            if position not in made:
+                self._carried.update(plan.blobs[number] for number in plan.blobs_of(image))
+            if position in local:
+                continue
             repository = ImageReference.parse(image.reference).repository
             for number in plan.blobs_of(image):
                 self._repositories[plan.blobs[number]][repository] = None
@@ -39,6 +46,8 @@ class RegistrySource:
 
         Raises what the last one says: RegistryError, IntegrityError; and Interrupted.
         """
+        if blob not in self._repositories:
+            raise _made_anew(blob)
         *others, last = self._repositories[blob]
         for repository in others:
             try:
@@ -49,12 +58,20 @@ class RegistrySource:
                 _log.info("%s; asking the next repository", printable(error.message, 400))
             else:
                 return
-        yield from self._client.blob(last, blob.digest, blob.size, offset)
+        try:
+            yield from self._client.blob(last, blob.digest, blob.size, offset)
+        except NotFound as error:
+            raise error if blob in self._carried else _made_anew(blob) from error
 
     def origin(self, blob: Blob) -> str:
         """Return where a blob comes from, for errors: the last repository that is asked."""
-        return f"{list(self._repositories[blob])[-1]}"
+        known = list(self._repositories.get(blob, ()))
+        return str(known[-1]) if known else "a catalog that was made here"
 
     def holders(self) -> dict[Digest, list[Repository]]:
         """Return the repositories that are said to have each blob."""
         return {blob.digest: list(found) for blob, found in self._repositories.items()}
+
+
+def _made_anew(blob: Blob) -> NotFound:
+    return NotFound(f"{blob.digest}: was made for the catalog, no registry has it: export anew")

@@ -12,7 +12,19 @@ from airgap.archive import inventory
 from airgap.digest import Digest
 from airgap.errors import ArchiveError
 from airgap.oci import media_types
-from airgap.plan import Blob, Bundle, CatalogImage, Hole, Image, Manifest, Plan, Question, Reason
+from airgap.plan import (
+    Blob,
+    Bundle,
+    CatalogImage,
+    Hole,
+    Image,
+    Manifest,
+    Pin,
+    Plan,
+    Question,
+    Reason,
+    Share,
+)
 from tests.support.plans import some_content
 
 TEXT = b"".join(inventory.lines(some_content().plan()))
@@ -50,22 +62,36 @@ def plans(draw: st.DrawFn) -> Plan:
     )
     numbers = st.lists(st.sampled_from(range(len(bundles))), max_size=2) if bundles else st.just([])
     references = st.from_regex(r"quay\.io/[a-z]{1,5}/[a-z]{1,5}(:v[0-9]{1,3})?", fullmatch=True)
+    place = st.from_regex(r"[a-z]{1,5}(/[a-z]{1,5})?(:v[0-9]{1,3})?", fullmatch=True)
+    places = st.lists(place, max_size=2).map(tuple)
     images = tuple(
-        Image(draw(references), root, tuple(draw(numbers))) for root in range(len(manifests))
+        Image(draw(references), root, tuple(draw(numbers)), draw(places))
+        for root in range(len(manifests))
     )
     holes = tuple(
-        Hole(draw(text), draw(st.sampled_from(Reason)), tuple(draw(numbers)))
+        Hole(draw(text), draw(st.sampled_from(Reason)), tuple(draw(numbers)), draw(places))
         for _ in range(draw(st.integers(0, 2)))
     )
-    catalogs = (CatalogImage(0, draw(text), draw(text)),) if images else ()
+    hexadecimal = st.binary(min_size=32, max_size=32).map(bytes.hex)
+    pins = st.builds(Pin, references, st.builds(Digest, st.just("sha256"), hexadecimal))
+    own = st.just(Pin(images[0].reference, manifests[0].digest)) if images else st.none()
+    pin = draw(st.one_of(st.none(), pins, own))
+    catalogs = (CatalogImage(0, draw(text), draw(text), pin),) if images else ()
     some = st.lists(text, max_size=2).map(tuple)
+    asked = tuple(draw(st.lists(references, min_size=1, max_size=2)))
+    defaults = st.lists(st.tuples(text, text), max_size=2).map(tuple)
+    share = st.builds(Share, some, st.booleans(), defaults)
+    shares = st.one_of(st.just(()), st.tuples(*(share for _ in asked)))
     question = Question(
-        tuple(draw(st.lists(references, min_size=1, max_size=2))),
+        asked,
         draw(text),
         packages=draw(some),
         dependencies=draw(st.booleans()),
         exclude=draw(some),
         images=draw(some),
+        shares=draw(shares),
+        mapping=draw(text),
+        rebuild=draw(st.booleans()),
     )
     return Plan(question, catalogs, bundles, tuple(manifests), blobs, images, holes)
 
@@ -173,7 +199,7 @@ def _nested(levels: int) -> Plan:
     ]
     question = Question(("quay.io/lab/catalog:v1",), "linux/amd64")
     image = Image("quay.io/lab/catalog:v1", levels)
-    catalog = CatalogImage(0, "sqlite", "bundles.db")
+    catalog = CatalogImage(0, "sqlite", "bundles.db", Pin(image.reference, manifests[-1].digest))
     return Plan(question, (catalog,), (), tuple(manifests), (), (image,), ())
 
 
@@ -217,3 +243,139 @@ def test_refuses_an_image_under_another_digest_than_its_roots() -> None:
     swapped = replace(plan, images=(*others, replace(last, reference=f"quay.io/lab/it@{other}")))
     with pytest.raises(ArchiveError, match="has another digest as its root"):
         _parsed(swapped)
+
+
+def _with(section: str, number: int, **changes: object) -> list[bytes]:
+    """The lines of an inventory with a hole, in which one record has other values."""
+    content = some_content()
+    content.holes["quay.io/lab/gone:v1"] = Reason.NOT_FOUND
+    lines = _lines(b"".join(inventory.lines(content.plan())))
+    at = lines.index(f'"{section}":[\n'.encode()) + 1 + number
+    end = b",\n" if lines[at].endswith(b",\n") else b"\n"
+    record = json.loads(lines[at].removesuffix(end)) | changes
+    lines[at] = json.dumps(record).encode() + end
+    return lines
+
+
+def _asking(**changes: object) -> list[bytes]:
+    lines = _lines(TEXT)
+    question = json.loads(b"{" + lines[1].removesuffix(b",\n") + b"}")["question"] | changes
+    return [lines[0], b'"question":' + json.dumps(question).encode() + b",\n", *lines[2:]]
+
+
+def test_places_are_read_as_they_are() -> None:
+    wished = ["deep/er/x:v1", "x"]
+    assert inventory.parse(_with("images", 1, places=wished), "it").images[1].places == (*wished,)
+    assert inventory.parse(_with("holes", 0, places=wished), "it").holes[0].places == (*wished,)
+
+
+@pytest.mark.parametrize("section", ["images", "holes"])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [""],
+        ["/x:1"],
+        ["../x:1"],
+        ["a/../x:1"],
+        ["a//x:1"],
+        ["x:"],
+        ["x:1:2"],
+        ["X:1"],
+        ["x:1 y"],
+        ["x:1\nquay.io/y=z"],
+        ["x#:1"],
+        ["https://evil.example/x:1"],
+        ["evil.example:5000/x:1"],
+        [f"x@sha256:{'0' * 64}"],
+        [f"x:1@sha256:{'0' * 64}"],
+        ["a/" * 200 + "x:1"],
+        [1],
+        [None],
+        [["x:1"]],
+        "x:1",
+        {"x:1": 1},
+        7,
+        None,
+    ],
+)
+def test_refuses_places_that_are_none(section: str, places: object) -> None:
+    with pytest.raises(ArchiveError, match="damaged"):
+        inventory.parse(_with(section, 0, places=places), "it")
+
+
+def test_a_pin_may_be_another_image_or_none() -> None:
+    own = inventory.parse(_with("catalogs", 0), "it").catalogs[0].pin
+    assert own is not None
+    other = {"reference": "quay.io/lab/catalog:v1", "digest": f"sha256:{'1' * 64}"}
+    read = inventory.parse(_with("catalogs", 0, pin=other), "it").catalogs[0].pin
+    assert read == Pin("quay.io/lab/catalog:v1", Digest("sha256", "1" * 64))
+    assert inventory.parse(_with("catalogs", 0, pin=None), "it").catalogs[0].pin is None
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        "quay.io/lab/catalog:v1",
+        7,
+        [],
+        True,
+        {},
+        {"reference": "quay.io/lab/catalog:v1"},
+        {"digest": f"sha256:{'1' * 64}"},
+        {"reference": "../x", "digest": f"sha256:{'1' * 64}"},
+        {"reference": "quay.io/x:1", "digest": f"sha512:{'1' * 128}"},
+        {"reference": "quay.io/x:1", "digest": "sha256:1"},
+        {"reference": "quay.io/x:1", "digest": None},
+    ],
+)
+def test_refuses_a_pin_that_is_none(pin: object) -> None:
+    with pytest.raises(ArchiveError, match="damaged"):
+        inventory.parse(_with("catalogs", 0, pin=pin), "it")
+
+
+def test_shares_are_one_for_each_catalog() -> None:
+    share = {"packages": ["etcd@head"], "dependencies": True, "defaults": [["etcd", "alpha"]]}
+    question = inventory.parse(_asking(shares=[share]), "it").question
+    assert question.shares == (Share(("etcd@head",), True, (("etcd", "alpha"),)),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shares": [{}, {}]},
+        {"shares": ["etcd"]},
+        {"shares": [7]},
+        {"shares": [None]},
+        {"shares": {"packages": 1}},
+        {"shares": "x"},
+        {"shares": [{"packages": "etcd"}]},
+        {"shares": [{"packages": [1]}]},
+        {"shares": [{"defaults": [["etcd"]]}]},
+        {"shares": [{"defaults": [["etcd", "alpha", "beta"]]}]},
+        {"shares": [{"defaults": ["ab"]}]},
+        {"shares": [{"defaults": [[1, 2]]}]},
+        {"shares": [{"defaults": {"ab": 1}}]},
+        {"mapping": 7},
+        {"mapping": None},
+        {"mapping": ["x"]},
+        {"packages": "etcd"},
+        {"exclude": "x"},
+        {"images": {"x": 1}},
+        {"catalogs": "quay.io/lab/catalog:v1"},
+    ],
+)
+def test_refuses_a_question_that_nobody_asked(changes: dict[str, object]) -> None:
+    with pytest.raises(ArchiveError, match="damaged"):
+        inventory.parse(_asking(**changes), "it")
+
+
+@pytest.mark.parametrize("question", [b"7", b'"x"', b"[]", b"null"])
+def test_refuses_what_is_no_question(question: bytes) -> None:
+    lines = _lines(TEXT)
+    with pytest.raises(ArchiveError, match="damaged"):
+        inventory.parse([lines[0], b'"question":' + question + b",\n", *lines[2:]], "it")
+
+
+def test_what_nothing_was_said_about_is_left_out() -> None:
+    for key in (b'"places"', b'"pin"', b'"shares"', b'"mapping"', b'"rebuild"'):
+        assert key not in TEXT

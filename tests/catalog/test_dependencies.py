@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.catalog import sqlite
+from airgap.catalog import dependencies, sqlite
 from airgap.catalog.dependencies import meets, resolve
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package
 from airgap.catalog.properties import (
@@ -17,6 +17,7 @@ from airgap.catalog.properties import (
     Undecided,
 )
 from airgap.catalog.tree import LocalFile
+from airgap.errors import CatalogError
 from tests.support import published
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ def catalog(*bundles: Bundle, default: str = "stable") -> Catalog:
         ),
         bundles,
     )
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        AnyOf((*(Api("g", "v", str(n)) for n in range(50)), PackageVersions("a", ">9.0.0"))),
+        AnyOf((PackageVersions("a", ">9.0.0"),) * 50),
+        AllOf((PackageVersions("a", ">0.0.0"), *(NoneOf((BLUE,)) for _ in range(50)))),
+    ],
+)
+def test_refuses_more_comparisons_than_any_catalog_takes(
+    requirement: Requirement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundles = [bundle("a", f"1.0.{number}", requirement) for number in range(20)]
+    monkeypatch.setattr(dependencies, "_COMPARISONS", 4_000)
+    assert resolve(catalog(*bundles), bundles).needs
+    monkeypatch.setattr(dependencies, "_COMPARISONS", 1_000)
+    with pytest.raises(CatalogError, match="more than 1000 comparisons"):
+        resolve(catalog(*bundles), bundles)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,6 @@ class TestJson:
             b'{"b": 2',
             b"{b: 2}",
             b'{"b": NaN}',
-            b'{"b": 1e999}',
             b'{"b": "\x01"}',
             b"---\n",
         ],
@@ -102,6 +101,14 @@ class TestJson:
 
 def test_json_that_is_nested_too_deeply_is_refused() -> None:
     assert values(b'{"a":' * 100_000, 4096) == ["?"]
+
+
+def test_json_numbers_that_are_too_large_stay_text() -> None:
+    digits = "9" * 5000
+    raw = f'{{"a": 1e999, "b": -{digits}, "c": [12, -1.5e3, {digits}.5]}}'
+    assert values(raw.encode(), 4096) == [
+        {"a": "1e999", "b": f"-{digits}", "c": [12, -1500.0, f"{digits}.5"]}
+    ]
 
 
 def test_json_keys_that_stand_twice_are_said() -> None:

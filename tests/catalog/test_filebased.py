@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airgap import limits
-from airgap.catalog import filebased, filebased_contents
+from airgap.catalog import filebased, filebased_contents, filebased_documents
 from airgap.catalog.content import BundleContent
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package
 from airgap.catalog.properties import Api, PackageVersions
@@ -332,7 +332,60 @@ class TestFiles:
         assert (catalog.images, catalog.unreadable) == (("a", "b"), ())
         assert filebased.read(image_of(tmp_path, "x/y"), "x/y") == catalog
 
-    @pytest.mark.parametrize("content", [b"\xff", b"a\n" * 2000])
+    def test_ignored_links_are_no_loss(self, tmp_path: Path) -> None:
+        (tmp_path / "docs").symlink_to("nowhere")
+        (tmp_path / "data").symlink_to("nowhere")
+        catalog = read(tmp_path, **{".indexignore": "docs\n", "a": "image: a"})
+        assert [line.partition(":")[0] for line in catalog.unreadable] == ["data"]
+
+    def test_of_ignore_files_only_patterns_are_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filebased_documents, "_IGNORE_PATTERNS", 3)
+        files: dict[str, str | bytes] = {
+            "a/.indexignore": "# one\n\n*.md\n" * 2,
+            "b/.indexignore": "x\ny\n",
+            "c/.indexignore": "*.md\n",
+            "c/README.md": "prose",
+            "c/a": "image: a",
+        }
+        catalog = read(tmp_path, **files)
+        assert catalog.images == ("a",)
+        assert [line.partition(":")[0] for line in catalog.unreadable] == ["b/.indexignore"]
+
+    def test_patterns_for_too_many_files_are_not_followed_and_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filebased_documents, "_IGNORE_MATCHES", 50)
+        files: dict[str, str | bytes] = {
+            ".indexignore": "a\nb\nc\n",
+            "x/.indexignore": "f1\nf2\n",
+            **{f"x/f{number}": f"image: i{number}" for number in range(9)},
+        }
+        catalog = read(tmp_path, **files)
+        assert catalog.images == tuple(f"i{number}" for number in (0, *range(3, 9)))
+        assert [line.partition(":")[0] for line in catalog.unreadable] == [".indexignore"]
+
+    def test_what_may_not_be_read_costs_itself(self, guarded: Path) -> None:
+        files: dict[str, str | bytes] = {
+            "a": "image: a",
+            "b/x": "image: b",
+            "c": "image: c",
+            "d/.indexignore": "e\n",
+            "d/e": "image: e",
+        }
+        written(guarded, files)
+        for name in ("b", "c", "d/.indexignore"):
+            (guarded / name).chmod(0)
+        catalog = filebased.read(LocalTree(guarded), "")
+        assert catalog.images == ("a", "e")
+        assert [line.partition(": ")[::2] for line in catalog.unreadable] == [
+            ("b", "Permission denied"),
+            ("c", "Permission denied"),
+            ("d/.indexignore", "no list of patterns, or a very long one; not followed"),
+        ]
+
+    @pytest.mark.parametrize("content", [b"\xff", b"a\n" * 20_001])
     def test_an_ignore_file_that_is_none_is_said(self, tmp_path: Path, content: bytes) -> None:
         files: dict[str, str | bytes] = {".indexignore": content, "a": "image: a"}
         catalog = read(tmp_path, **files)

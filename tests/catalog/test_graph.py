@@ -53,6 +53,7 @@ channels = st.builds(
         channel(entry("a1", "gone")),
         channel(entry("a3", "a2", "a1"), entry("a2", "gone"), entry("a1", "older")),
         channel(entry("a2", "a1"), entry("a1"), entry("a2", "a9")),
+        channel(entry("a3", "a2", "a1"), entry("a2", "a1"), entry("a1", "a0")),
     ],
 )
 def test_finds_no_fault_in_a_sound_channel(sound: Channel) -> None:
@@ -73,6 +74,10 @@ def test_finds_no_fault_in_a_sound_channel(sound: Channel) -> None:
         (channel(entry("a1"), entry("a2", "a1")), "head a1, but nothing replaces a2"),
         (
             channel(entry("a3", "gone", "a2"), entry("a2", "a1"), entry("a1")),
+            "no path from the head leads to: a1",
+        ),
+        (
+            channel(entry("a4", "a3", "a2"), entry("a3", "a2"), entry("a2", "a1"), entry("a1")),
             "no path from the head leads to: a1",
         ),
         (channel(*(entry(f"a{n}") for n in range(9))), "a0, a1, a2, a3, a4 and 4 more"),

@@ -152,8 +152,49 @@ class TestPackages:
         assert len(catalog.packages) == 1
         assert len(catalog.problems) == 2
 
+    def test_numbers_and_booleans_are_text_as_go_writes_them(self, tmp_path: Path) -> None:
+        channels = {"4.4": "a", "4.10": "b", "4.0": "c", "12": "d", "on": "e", "1e6": "f"}
+        text = "".join(f"- {{name: {name}, currentCSV: {c}}}\n" for name, c in channels.items())
+        files: dict[str, str | bytes] = {c: csv(c) for c in channels.values()}
+        files["p"] = f"packageName: 7\ndefaultChannel: 4.4\nchannels:\n{text}"
+        (package,) = read(tmp_path, files).packages
+        assert (package.name, package.default_channel) == ("7", "4.4")
+        assert {channel.name: channel.head for channel in package.channels} == {
+            "4.4": "a",
+            "4.1": "b",
+            "4": "c",
+            "12": "d",
+            "true": "e",
+            "1e+06": "f",
+        }
+
+    def test_keys_may_be_in_any_case(self, tmp_path: Path) -> None:
+        text = "packagename: etcd\nCHANNELS:\n- {Name: alpha, currentcsv: etcd.3}\n"
+        (package,) = read(tmp_path, CHAIN | {"etcd.package.yaml": text}).packages
+        assert [(c.name, c.head) for c in package.channels] == [("alpha", "etcd.3")]
+
+    def test_a_channel_without_a_name_or_a_csv_is_said(self, tmp_path: Path) -> None:
+        more = "- {name: beta}\n- {currentCSV: etcd.2}\n"
+        catalog = read(tmp_path, CHAIN | {"etcd.package.yaml": PACKAGE + more})
+        assert [channel.name for channel in catalog.packages[0].channels] == ["alpha"]
+        assert "without a name, or without a CSV" in catalog.problems[0]
+        assert len(catalog.problems) == 2
+
+    def test_a_package_whose_name_is_none_is_a_fault(self, tmp_path: Path) -> None:
+        catalog = read(tmp_path, CHAIN | {"x": "packageName: [a]\n"})
+        assert [package.name for package in catalog.packages] == ["etcd"]
+        assert "packagename: no text" in catalog.unreadable[0]
+
 
 class TestFiles:
+    def test_what_may_not_be_read_costs_itself(self, guarded: Path) -> None:
+        written(guarded, CHAIN)
+        (guarded / "1").chmod(0)
+        (guarded / "2" / "a.yaml").chmod(0)
+        catalog = packagemanifests.read(LocalTree(guarded), [""])
+        assert [bundle.name for bundle in catalog.bundles] == ["etcd.3"]
+        assert catalog.unreadable == ("1: Permission denied", "2/a.yaml: Permission denied")
+
     def test_names_and_places_say_nothing(self, tmp_path: Path) -> None:
         catalog = read(
             tmp_path,
@@ -222,6 +263,10 @@ class TestPlaces:
         )
         assert packagemanifests.places(image) == ("manifests/a", "manifests/b", "manifests/b2/1")
 
+    def test_may_have_names_that_are_longer_in_lower_case(self) -> None:
+        image = tree(layer(file("m/\u0130\u0130x/foo.package.yaml", PACKAGE.encode())))
+        assert packagemanifests.places(image) == ("m/\u0130\u0130x",)
+
     def test_may_be_the_top(self) -> None:
         image = tree(layer(file("b.package.yaml"), file("1/c.package.yaml")))
         assert packagemanifests.places(image) == ("",)
@@ -282,6 +327,21 @@ class TestClusterServiceVersion:
         # operator-registry writes a row without an image, which nobody mirrors
         assert [image for image in vector["expected"] if image] == expected
 
+    def test_takes_keys_in_any_case_where_operator_registry_does(self) -> None:
+        pod = {"Containers": [{"IMAGE": "b"}], "initcontainers": [{"Image": "c"}]}
+        deployment = {"spec": {"Template": {"spec": pod}}}
+        spec = {
+            "relatedImages": [{"Image": "a"}],
+            "RelatedImages": [{"image": "no"}],
+            "Install": {"strategy": "deployment", "Spec": {"deployments": [deployment]}},
+            "customresourcedefinitions": {
+                "Owned": [{"Name": "xs.g", "version": "v1", "Kind": "X"}]
+            },
+        }
+        found = clusterserviceversion.parse({"metadata": {"name": "x"}, "spec": spec})
+        assert set(found.images) == {"a", "b", "c"}
+        assert found.plurals == {Api("g", "v1", "X"): "xs"}
+
     def test_nothing_else_names_an_image(self) -> None:
         document = {
             "metadata": {"annotations": {"containerImage": "x", "alm-examples": '[{"image":"x"}]'}},
@@ -309,6 +369,7 @@ class TestClusterServiceVersion:
         }
         found = clusterserviceversion.parse(document)
         assert (found.images, found.faults) == ((), ())
+        assert len(clusterserviceversion.unlisted(document, ())) == 1
 
     @pytest.mark.parametrize(
         "document",

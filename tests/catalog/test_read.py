@@ -210,6 +210,30 @@ class TestWithoutALabel:
         assert caught.value.hint
 
 
+def test_refuses_a_database_with_a_change_that_was_never_finished(tmp_path: Path) -> None:
+    path = tmp_path / "bundles.db"
+    _made(path, _catalog("one"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = PERSIST")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("CREATE TABLE filler (text)")
+        finished = path.read_bytes(), path.with_name("bundles.db-journal").read_bytes()
+        connection.execute("BEGIN")
+        connection.execute("DELETE FROM operatorbundle")
+        for _ in range(100):
+            connection.execute("INSERT INTO filler VALUES (?)", ("x" * 5000,))
+        hot = path.read_bytes(), path.with_name("bundles.db-journal").read_bytes()
+    assert finished[1]
+    assert hot[1][:1] == b"\xd9"
+    for database, journal in (hot, (hot[0], hot[1][:8])):
+        image = tree(layer(file("bundles.db", database), file("bundles.db-journal", journal)))
+        with pytest.raises(CatalogError, match=r"bundles\.db-journal was never finished"):
+            read(image, {DATABASE_LABEL: "/bundles.db"})
+    for journal in (finished[1], b"", bytes(512)):
+        image = tree(layer(file("bundles.db", finished[0]), file("bundles.db-journal", journal)))
+        assert read(image, {DATABASE_LABEL: "/bundles.db"}).catalog.images == ("one",)
+
+
 def test_refuses_a_database_with_changes_beside_it(databases: dict[str, bytes]) -> None:
     members = [file("bundles.db", databases["one"]), file("bundles.db-wal", b"changes")]
     with pytest.raises(CatalogError, match=r"bundles\.db-wal were never written into it"):
@@ -260,6 +284,67 @@ class TestOnTheLocalDisk:
         assert (found.format, found.path, found.places) == (form, "", ("",))
         assert found.catalog.images == images
         assert isinstance(list(contents(tree, found)), list)
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            {"c": "# Copyright\n---\nschema: olm.package\n---\nimage: a\n"},
+            {"c": "---\n---\nschema: olm.package\nimage: a\n"},
+            {"c": "schema: mine\n---\nschema: olm.package\nimage: a\n"},
+            {"c": "a: [broken\n---\nschema: olm.package\nimage: a\n"},
+            {"a.yaml": CSV, ".indexignore": "a.yaml\n", "c": "schema: olm.package\nimage: a"},
+            {".github/x.clusterserviceversion.yaml": CSV, "c": "schema: olm.package\nimage: a"},
+            {"a.yaml": CSV, "b.package.yaml": PACKAGE, "c": "schema: olm.package\nimage: a"},
+        ],
+    )
+    def test_a_schema_of_olms_anywhere_makes_it_file_based(
+        self, tmp_path: Path, files: dict[str, str | bytes]
+    ) -> None:
+        _, found = read_local(written(tmp_path, files))
+        assert (found.format, found.catalog.images) == ("file-based", ("a",))
+
+    @pytest.mark.parametrize("ignored", [".indexignore", "x/.indexignore"])
+    def test_an_ignored_schema_of_olms_does_not(self, tmp_path: Path, ignored: str) -> None:
+        files: dict[str, str | bytes] = {
+            ignored: "old.yaml\n",
+            "x/old.yaml": "schema: olm.package\n",
+            "csv": CSV,
+        }
+        assert read_local(written(tmp_path, files))[1].format == "package-manifests"
+
+    @pytest.mark.parametrize(
+        ("files", "form"),
+        [({"c": "schema: olm.package\n"}, "file-based"), ({"c": CSV}, "package-manifests")],
+    )
+    def test_a_damaged_database_beside_a_catalog_is_passed_over_and_said(
+        self,
+        databases: dict[str, bytes],
+        tmp_path: Path,
+        files: dict[str, str | bytes],
+        form: str,
+    ) -> None:
+        files = {"stray.db": databases["one"][:5000], ".indexignore": "stray.db\n", **files}
+        _, found = read_local(written(tmp_path, files))
+        assert found.format == form
+        assert "stray.db: cut" in found.catalog.problems[0]
+
+    def test_a_damaged_database_is_said_when_there_is_nothing_else(
+        self, databases: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        with pytest.raises(CatalogError, match=r"^stray\.db: cut"):
+            read_local(written(tmp_path, {"stray.db": databases["one"][:5000], "a": "prose"}))
+
+    def test_what_may_not_be_read_is_said(self, guarded: Path) -> None:
+        written(guarded, {"sub/index.db": "x", "c": "schema: olm.package\n---\nimage: a\n"})
+        (guarded / "sub").chmod(0)
+        catalog = read_local(guarded)[1].catalog
+        assert (catalog.images, catalog.unreadable) == (("a",), ("sub: Permission denied",))
+        (guarded / "c").unlink()
+        with pytest.raises(UsageError, match="sub: Permission denied"):
+            read_local(guarded)
+        guarded.chmod(0o444)
+        with pytest.raises(UsageError, match="Permission denied"):
+            read_local(guarded)
 
     def test_what_is_no_catalog_is_refused(self, tmp_path: Path) -> None:
         top = written(tmp_path, {"a": "prose", "b/c.yaml": "kind: Service\n"})

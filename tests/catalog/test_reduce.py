@@ -10,7 +10,7 @@ from airgap.catalog import sqlite
 from airgap.catalog.graph import ChannelGraph
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package
 from airgap.catalog.reduce import reduced
-from airgap.catalog.select import PackageChoice, Selection, heads, select
+from airgap.catalog.select import EVERY, HEAD, PackageChoice, Selection, select
 from airgap.catalog.tree import LocalFile
 from tests.support import published
 
@@ -42,6 +42,8 @@ def keep(whole: Catalog, names: str, defaults: dict[str, str] | None = None) -> 
     return reduced(whole, {place: held & kept for place, held in places.items()}, defaults)
 
 
+HEADS = Selection((PackageChoice(EVERY, versions=HEAD),))
+
 CHAIN = catalog(
     stable(entry("a5", "a4"), entry("a4", "a3"), entry("a3", "a2"), entry("a2", "a1"), entry("a1"))
 )
@@ -64,13 +66,43 @@ def test_a_channel_is_cut_above_and_below(kept: str, head: str, left: str) -> No
     assert channel.head == head
     assert [entry.bundle for entry in channel.entries] == left.split()
     assert {bundle.name for bundle in part.bundles} == set(left.split())
-    assert ChannelGraph.of(channel).faults() == ()
+    assert is_sound(channel)
+
+
+def refused_by_opm(channel: Channel, ends_at_skipped: bool) -> str:
+    """operator-registry's rules for a channel, as newer versions and as older ones have them."""
+    entries = {entry.bundle: entry for entry in channel.entries}
+    skipped = {name for entry in entries.values() for name in entry.skips}
+    above = skipped | {entry.replaces for entry in entries.values()}
+    heads = [name for name in entries if name not in above]
+    if heads != [channel.head]:
+        return f"heads {heads}"
+    chain = [channel.head]
+    while chain[-1] in entries:
+        lower = entries[chain[-1]].replaces
+        if ends_at_skipped and lower in skipped:
+            break
+        if lower in chain:
+            return f"circle at {lower}"
+        chain.append(lower)
+    stranded = entries.keys() - skipped - set(chain)
+    return f"stranded {stranded}" if stranded else ""
+
+
+def is_sound(channel: Channel) -> bool:
+    return not any(
+        (
+            refused_by_opm(channel, True),
+            refused_by_opm(channel, False),
+            *ChannelGraph.of(channel).faults(),
+        )
+    )
 
 
 def test_what_lies_beyond_a_gap_is_named() -> None:
     (problem,) = keep(CHAIN, "a5 a3 a1").problems
     assert problem == (
-        "package p: channel stable loses a1, a3: what leads there from a5 is not selected"
+        "package p: channel stable loses a1, a3: nothing selected leads there from a5"
     )
 
 
@@ -90,9 +122,39 @@ def test_what_is_skipped_stays() -> None:
     assert below.problems == ()
 
 
+def test_what_only_a_skipped_bundle_leads_to_is_named() -> None:
+    whole = catalog(
+        stable(
+            entry("a6", "a5", "a1"),
+            entry("a5", "a4", "a2"),
+            entry("a4", "a3"),
+            entry("a3", "a2"),
+            entry("a2", "a1"),
+            entry("a1"),
+        )
+    )
+    assert is_sound(keep(whole, "a6 a5 a4 a3 a2 a1").packages[0].channels[0])
+    part = keep(whole, "a5 a4 a3 a2 a1")
+    (channel,) = part.packages[0].channels
+    assert [entry.bundle for entry in channel.entries] == ["a5", "a4", "a3", "a2"]
+    assert is_sound(channel)
+    assert part.problems == (
+        "package p: channel stable loses a1: nothing selected leads there from a5",
+    )
+
+
+def test_without_the_old_head_the_newest_version_is_the_head() -> None:
+    whole = catalog(stable(entry("a9", "a2", "a8", "a7"), entry("a8"), entry("a7"), entry("a2")))
+    part = keep(whole, "a8 a2")
+    (channel,) = part.packages[0].channels
+    assert channel.head == "a8"
+    assert "loses a2" in part.problems[0]
+
+
 @pytest.mark.parametrize(
     "broken",
     [
+        stable(entry("a3", "a2"), entry("a2", "a1", "a2"), entry("a1")),
         stable(entry("a1", "a1", "a1")),
         stable(entry("a2", "a1"), entry("a1", "a2")),
         stable(entry("a3", "a2"), entry("a2", "a1"), entry("a1", "a2")),
@@ -106,7 +168,7 @@ def test_a_broken_channel_becomes_a_sound_one(broken: Channel) -> None:
     part = reduced(whole, select(whole, Selection()).places)
     (channel,) = part.packages[0].channels
     assert channel.head == broken.head
-    assert ChannelGraph.of(channel).faults() == ()
+    assert is_sound(channel)
 
 
 def test_packages_and_channels_without_a_bundle_are_gone() -> None:
@@ -130,7 +192,7 @@ class TestChannels:
         assert [channel.name for channel in part.packages[0].channels] == ["old"]
 
     def test_hold_what_was_taken_of_them(self) -> None:
-        chosen = select(self.WHOLE, Selection(heads(self.WHOLE)))
+        chosen = select(self.WHOLE, HEADS)
         part = reduced(self.WHOLE, chosen.places)
         assert {channel.name: channel.head for channel in part.packages[0].channels} == {
             "stable": "a3",
@@ -172,6 +234,13 @@ class TestDefaultChannel:
         (problem,) = part.problems
         assert "nothing of the default channel 'stable' is selected" in problem
 
+    def test_is_chosen_where_there_was_none(self) -> None:
+        part = keep(catalog(*self.WHOLE.packages[0].channels, default=""), "a8 a10")
+        assert part.packages[0].default_channel == "new"
+        assert part.problems == (
+            "package p: there is no default channel; 'new' is the default now",
+        )
+
     def test_is_the_one_wished_for(self) -> None:
         part = keep(self.WHOLE, "a8 a10", {"p": "old"})
         assert part.packages[0].default_channel == "old"
@@ -201,7 +270,7 @@ def test_whatever_is_kept_is_sound_and_no_more_than_selected(
     for package in part.packages:
         assert package.default_channel in {channel.name for channel in package.channels}
         for channel in package.channels:
-            assert ChannelGraph.of(channel).faults() == ()
+            assert is_sound(channel)
             assert {entry.bundle for entry in channel.entries} <= kept
     again = reduced(part, select(part, Selection()).places)
     assert (again.packages, again.bundles, again.problems) == (part.packages, part.bundles, ())
@@ -210,11 +279,11 @@ def test_whatever_is_kept_is_sound_and_no_more_than_selected(
 @pytest.mark.parametrize("path", published.databases(), ids=published.name)
 def test_published_catalogs_reduce_to_sound_ones(path: Path, tmp_path: Path) -> None:
     whole = sqlite.read(LocalFile.at(published.unpacked(path, tmp_path)))
-    selected = select(whole, Selection(heads(whole)))
+    selected = select(whole, HEADS if whole.bundles else Selection())
     part = reduced(whole, selected.places)
     assert set(part.images) <= set(whole.images)
     assert part.bundles == selected.bundles
     for each in (part, reduced(whole, select(whole, Selection()).places)):
         for package in each.packages:
             for channel in package.channels:
-                assert ChannelGraph.of(channel).faults() == ()
+                assert is_sound(channel)

@@ -13,7 +13,6 @@ from airgap.catalog.select import (
     PackageChoice,
     Selected,
     Selection,
-    heads,
     parse_pattern,
     select,
 )
@@ -149,7 +148,19 @@ def test_an_image_names_only_the_bundles_selected() -> None:
     assert wanting.name == "etcd.2"
 
 
+def test_says_that_a_range_takes_a_prerelease_of_its_end() -> None:
+    (remark,) = chosen("clusterlogging@>=4.3.0,<4.4.0").remarks[1:]
+    assert "takes clusterlogging.4.4.0, because a pre-release of 4.4.0 is below it" in remark
+    for text in ("<4.4.0-0", "<4.4", "<=4.4.0", "4.4.0-1.p0", "<4.4.1"):
+        assert len(chosen(f"clusterlogging@{text}").remarks) == 1, text
+
+
 class TestUnknown:
+    def test_comes_not_near_what_has_no_name(self) -> None:
+        nameless = Catalog((Package("", "", ()), *CATALOG.packages), CATALOG.bundles)
+        with pytest.raises(UsageError, match="nothing comes near"):
+            chosen("zzz", catalog=nameless)
+
     @pytest.mark.parametrize(
         ("choice", "message"),
         [
@@ -184,7 +195,8 @@ class TestUnknown:
         headless = Catalog((Package("etcd", "a", (Channel("a", "gone", ()),)),), ())
         with pytest.raises(UsageError, match="no such bundle; the catalog has none there"):
             chosen("etcd@head", catalog=headless)
-        assert heads(headless) == ()
+        with pytest.raises(UsageError, match=r"package '\*@head': no package has such a bundle"):
+            chosen("*@head", catalog=headless)
 
 
 def test_a_package_that_stands_twice_has_the_channels_of_both() -> None:
@@ -209,7 +221,7 @@ def test_a_choice_of_no_package_is_nothing() -> None:
 
 
 def test_the_heads_of_a_catalog() -> None:
-    selected = select(CATALOG, Selection(heads(CATALOG)))
+    selected = chosen("*@head")
     assert [bundle.name for bundle in selected.bundles] == [
         "clusterlogging.4.3.33",
         "clusterlogging.4.4.0",

@@ -77,6 +77,26 @@ def test_knows_what_a_rebuild_substitutes(tmp_path: Path) -> None:
     assert found.substitutes_for == "z"
 
 
+@pytest.mark.parametrize("value", ["CAST(x'ff41' AS TEXT)", "5"])
+def test_a_value_that_is_no_text_costs_itself_alone(tmp_path: Path, value: str) -> None:
+    found = read(
+        tmp_path,
+        f"CREATE TABLE api_provider {BY_NAME}",
+        f"CREATE TABLE dependencies {VALUES.replace('TEXT', '')}",
+        f"CREATE TABLE properties {VALUES.replace('TEXT', '')}",
+        "INSERT INTO api_provider VALUES ('g', CAST(x'ff' AS TEXT), 'Red', 'a')",
+        f"INSERT INTO dependencies VALUES ('olm.gvk', {value}, 'a'), ('olm.gvk', '{GVK}', 'a')",
+        f"INSERT INTO properties VALUES ({value}, '1', 'a'), ('olm.gvk', '{GVK}', 'a')",
+    )
+    assert [(b.provides, b.requires) for b in found.bundles] == [((BLUE,), (BLUE,))]
+    assert [problem.split()[1] for problem in found.problems] == [
+        "api_provider",
+        "dependencies",
+        "properties",
+    ]
+    assert all(problem.isprintable() for problem in found.problems)
+
+
 @pytest.mark.parametrize("value", ["{", "[]", '{"group": 1}', "NaN", '"' + "x" * 200_000 + '"'])
 @pytest.mark.parametrize("table", ["dependencies", "properties"])
 def test_an_unreadable_value_costs_itself_alone(tmp_path: Path, value: str, table: str) -> None:

@@ -11,11 +11,12 @@ from airgap import limits
 from airgap.catalog import strict_yaml
 from airgap.catalog.strict_yaml import MalformedYaml
 
+_TEXTS = st.text(max_size=8).filter(lambda text: text not in {*"yYnN"})
+"""PyYAML writes these four without quotes, and Go takes them for booleans."""
+
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
+    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -132,6 +133,29 @@ def test_refuses_a_merge_bomb() -> None:
     assert "aliases followed" in refused(f"a: &a {{{many}}}\n{merges}\n").message
 
 
+def test_a_quoted_merge_key_is_a_key_like_any_other() -> None:
+    assert load("'<<': text\nb: {\"<<\": {c: 1}}\n!!str <<: {d: 1}\n") == {
+        "<<": {"d": 1},
+        "b": {"<<": {"c": 1}},
+    }
+
+
+def test_refuses_more_text_than_a_document_may_have_once_aliases_are_followed() -> None:
+    text = "x" * (limits.CATALOG_DOCUMENT // 100)
+    assert load(f"a: &a {text}\nb: [{'*a,' * 98}]\n")
+    for anchored in (text, f"[{text}]", f"{{{text[:1000]}: {text}}}"):
+        error = refused(f"a: &a {anchored}\nb:\n- [{'*a,' * 100}]\n")
+        assert "characters, aliases followed" in error.message
+        assert error.line == 3
+
+
+def test_refuses_nesting_that_aliases_make() -> None:
+    levels = ["l0: &l0 [[[[[x]]]]]"]
+    levels += [f"l{n}: &l{n} {{a: [{{b: *l{n - 1}}}]}}" for n in range(1, 100)]
+    assert load("\n".join(levels[:65]))
+    assert "levels deep" in refused("\n".join(levels)).message
+
+
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: *b", "a: &a {b: *a}"])
 def test_refuses_an_alias_of_what_is_not_there_yet(text: str) -> None:
     assert "before or in its anchor" in refused(text).message
@@ -139,7 +163,12 @@ def test_refuses_an_alias_of_what_is_not_there_yet(text: str) -> None:
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 def test_refuses_deep_nesting(opening: str) -> None:
-    assert "levels deep" in refused(opening * 100_000).message
+    assert "levels deep" in refused(opening * 300).message
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
+def test_refuses_nesting_that_the_parser_itself_may_refuse(opening: str) -> None:
+    assert "nest" in refused(opening * 100_000).message
 
 
 def test_allows_honest_nesting() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.catalog.tree import LocalTree
+from airgap.catalog.tree import Closed, LocalTree
 from airgap.errors import UsageError
 from tests.support.layers import written as content_of
 from tests.support.trees import written
@@ -59,5 +59,46 @@ def test_reads_files_once_each(top: Path) -> None:
 
 
 def test_says_what_cannot_be_read(top: Path) -> None:
+    ((path, pieces),) = LocalTree(top).read_all(["absent"])
+    assert path == "absent"
     with pytest.raises(UsageError, match="absent: No such file"):
-        list(LocalTree(top).read_all(["absent"]))
+        list(pieces)
+
+
+class TestWithoutPermission:
+    def test_a_file_or_directory_is_listed_without_content(self, guarded: Path) -> None:
+        written(guarded, {"a/x": "1", "b/x": "2", "c": "3", "d": "4"})
+        (guarded / "a").chmod(0o444)
+        (guarded / "b").chmod(0o111)
+        (guarded / "c").chmod(0)
+        tree = LocalTree(guarded)
+        listing = tree.listing("")
+        assert listing is not None
+        assert [(file.path, file.size) for file in listing.files] == [
+            ("a/x", 0),
+            ("b", 0),
+            ("c", 0),
+            ("d", 1),
+        ]
+        assert [file.path for file in tree.files()] == ["d"]
+        assert {path: error.why for path, error in listing.closed.items()} == dict.fromkeys(
+            ("a/x", "b", "c"), "Permission denied"
+        )
+        for path, pieces in tree.read_all(["a/x", "b", "c"]):
+            with pytest.raises(Closed, match=f"{path}: Permission denied"):
+                list(pieces)
+
+    @pytest.mark.parametrize("mode", [0o000, 0o444])
+    def test_what_is_named_is_refused(self, guarded: Path, mode: int) -> None:
+        top = written(guarded / "top", {"a/x": "1"})
+        (top / "a").chmod(mode)
+        with pytest.raises(UsageError, match="a/x: Permission denied"):
+            LocalTree(top).find("a/x")
+        with pytest.raises(UsageError, match="a/x: Permission denied"):
+            LocalTree(top).listing("a/x")
+
+    def test_the_top_itself_is_refused(self, guarded: Path) -> None:
+        top = written(guarded / "top", {"a": "1"})
+        top.chmod(0o111)
+        with pytest.raises(UsageError, match="top: Permission denied"):
+            LocalTree(top).listing("")

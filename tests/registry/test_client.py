@@ -766,6 +766,29 @@ def test_puts_a_manifest_as_it_is(world: World) -> None:
     assert (asked.body, asked.headers["Content-Type"]) == (RAW, OCI)
 
 
+@pytest.mark.parametrize(
+    ("reply", "is_rule"),
+    [
+        (Reply(405), True),
+        (Reply(501), True),
+        (error(400, "UNSUPPORTED"), True),
+        (error(400, "TAG_INVALID"), True),
+        (error(400, "MANIFEST_INVALID"), False),
+        (error(403, "DENIED"), False),
+        (error(404, "NAME_UNKNOWN"), False),
+        (error(500, "UNKNOWN"), False),
+        (Reply(201), False),
+    ],
+)
+def test_tells_a_rule_against_digests_from_other_refusals(
+    world: World, reply: Reply, is_rule: bool
+) -> None:
+    world.answer(reply)
+    refusal = world.client().refusal_of_digests(world.repository, OCI)
+    assert (refusal is not None) == is_rule
+    assert [asked.body for asked in world.asked("PUT")] == [b"{}"]
+
+
 def test_a_digest_is_read_from_the_header_or_from_the_content(world: World) -> None:
     def script(asked: Asked) -> Reply:
         said = "" if asked.path.endswith("2") else str(DIGEST)
@@ -777,6 +800,13 @@ def test_a_digest_is_read_from_the_header_or_from_the_content(world: World) -> N
     assert client.manifest_digest(world.repository, "2") == digest_of(RAW)
     world.answer(Reply(404))
     assert client.manifest_digest(world.repository, "3") is None
+
+
+def test_a_manifest_that_is_damaged_is_not_there_under_its_digest(world: World) -> None:
+    world.answer(manifest(b"damaged"))
+    client = world.client()
+    assert client.manifest_digest(world.repository, str(digest_of(RAW))) is None
+    assert client.manifest_digest(world.repository, "1") == digest_of(b"damaged")
 
 
 # Lists of tags: N32
@@ -807,6 +837,29 @@ def test_the_next_page_is_not_fetched_from_another_host(world: World) -> None:
     with pytest.raises(RegistryError, match="another host"):
         world.client("", elsewhere).tags(world.repository)
     assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "",
+        "\x1b[31mred",
+        "x\nquay.io/evil/y:1=registry.example.com/ok:1",
+        f"v1@{DIGEST}",
+        "v2?x=1",
+        "../../z",
+        "v1\n",
+        "v" * 129,
+    ],
+)
+def test_what_can_be_no_tag_is_left_out_with_a_warning(
+    world: World, forged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.answer(page(["v1", forged, "v2"]))
+    assert world.client().tags(world.repository) == ["v1", "v2"]
+    (record,) = caplog.records
+    assert str(world.repository) in record.getMessage()
+    assert record.getMessage().isprintable()
 
 
 @pytest.mark.parametrize("document", [[], {"tags": "a"}, {"tags": [1]}])

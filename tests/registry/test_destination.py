@@ -40,6 +40,7 @@ class Target:
     client: RegistryClient
 
     def __post_init__(self) -> None:
+        self.said: list[str] = []
         self.content = some_content()
         self.plan = self.content.plan()
         images = {image.reference.split("/")[-1].split(":")[0]: image for image in self.plan.images}
@@ -54,7 +55,13 @@ class Target:
         }
         contents = [self.content.by_digest[manifest.digest] for manifest in self.plan.manifests]
         return RegistryDestination(
-            self.client, self.plan, places, contents.__getitem__, frozenset(tags_set), {}
+            self.client,
+            self.plan,
+            places,
+            contents.__getitem__,
+            frozenset(tags_set),
+            {},
+            self.said.append,
         )
 
     def _repository(self, image: Image) -> Repository:
@@ -177,6 +184,22 @@ def test_an_image_appears_children_first_and_its_tag_last(target: Target) -> Non
     steps = [f"{method} {digest}" for digest in digests for method in ("PUT", "GET")]
     assert target.asked()[before:] == [*steps, "PUT v1", "HEAD v1"]
     assert destination.manifests_sent == 3
+
+
+def test_where_digests_are_refused_every_manifest_is_put_under_one_tag(target: Target) -> None:
+    target.registry.fault("PUT", ".*/manifests/sha256:.*", answer(405))
+    destination = target.destination()
+    destination.ask_for_digests(target.both)
+    target.put_all(destination, target.both)
+    before = len(target.asked())
+    destination.put_image(target.both)
+    *children, root = [
+        target.plan.manifests[n].digest for n in target.plan.manifests_of(target.both)
+    ]
+    steps = [s for d in children for s in (f"PUT airgap-{d.hex[:24]}", f"GET {d}")]
+    assert target.asked()[before:] == [*steps, "PUT v1", f"GET {root}", "HEAD v1"]
+    assert destination.manifests_sent == 3
+    assert len(target.said) == 1
 
 
 def test_an_image_that_is_there_is_looked_at_and_left_alone(target: Target) -> None:

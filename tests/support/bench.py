@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airgap.archive.reader import ArchiveReader
 from airgap.oci import media_types
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airgap.plan import Image, Plan
+
+_T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRGAP: list[str | Path] = [sys.executable, "-m", "airgap"]
@@ -127,6 +129,23 @@ def measured(command: Sequence[str | Path]) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB, written, said)
 
 
+def take_turns(
+    contestants: Mapping[str, Callable[[], _T]], runs: int, say: Callable[[int, str], None]
+) -> dict[str, list[_T]]:
+    """Return what each contestant gave in so many rounds; ``say`` hears of each turn.
+
+    Each round begins with another one, so that none always follows the same.
+    """
+    given: dict[str, list[_T]] = {name: [] for name in contestants}
+    order = list(contestants)
+    for run in range(runs):
+        for name in order:
+            say(run + 1, name)
+            given[name].append(contestants[name]())
+        order.append(order.pop(0))
+    return given
+
+
 def middle(costs: Sequence[Cost]) -> Cost:
     """Return the median of each number by itself."""
     stages = [name for name in costs[0].stages if all(name in cost.stages for cost in costs)]
@@ -171,19 +190,11 @@ class Bench:
         return self.plan.content_bytes
 
     def compete(self, job: str, runs: int, say: Callable[[str], None]) -> dict[str, list[Cost]]:
-        """Let the contestants of "export" or "import" take turns; airgap stands first.
-
-        Each round begins with another one, so that none always follows the same.
-        """
+        """Let the contestants of "export" or "import" take turns; airgap stands first."""
         contestants = self._exports() if job == "export" else self._imports()
-        costs: dict[str, list[Cost]] = {name: [] for name in contestants}
-        order = list(contestants)
-        for run in range(runs):
-            for name in order:
-                say(f"{job}, run {run + 1} of {runs}: {name}")
-                costs[name].append(contestants[name]())
-            order.append(order.pop(0))
-        return costs
+        return take_turns(
+            contestants, runs, lambda run, name: say(f"{job}, run {run} of {runs}: {name}")
+        )
 
     def _exports(self) -> dict[str, Callable[[], Cost]]:
         return {

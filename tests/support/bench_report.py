@@ -7,6 +7,7 @@ import platform
 import resource
 from typing import TYPE_CHECKING
 
+from tests.support import bench_catalogs
 from tests.support.bench import middle
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.bench import Bench, Cost
+    from tests.support.bench_catalogs import CatalogBench, Reading
 
 _COLUMNS = f"{'wall s':>8} {'cpu s':>8} {'cpu s/GB':>9} {'peak MB':>8} {'written MB':>11}"
 _BLOBS = "fetching blobs"
@@ -25,9 +27,7 @@ def heading(bench: Bench, shape: str, place: Path, runs: int) -> str:
     return (
         f"shape {shape}: {len(plan.images)} images, {len(plan.manifests)} manifests,"
         f" {len(plan.blobs)} blobs, {bench.content_bytes / 1e6:.1f} MB\n"
-        f"{os.cpu_count()} processors, {platform.system()} {platform.release()},"
-        f" Python {platform.python_version()}, files below {place}\n"
-        f"medians of {runs}, contestants taking turns"
+        f"{_machine(place, runs)}"
     )
 
 
@@ -46,6 +46,41 @@ def table(bench: Bench, job: str, costs: Mapping[str, Sequence[Cost]]) -> str:
     if job == "export":
         lines += [f"  {line}" for line in _export_lines(bench, medians)]
     return "\n".join(lines)
+
+
+def catalog_heading(contest: CatalogBench, what: str, place: Path, runs: int) -> str:
+    """Say which catalog was read, and where."""
+    sizes = ", ".join(f"{form.upper()} {size / 1e6:.1f} MB" for form, size in contest.sizes.items())
+    return (
+        f"catalog {what}: {contest.files} files, {contest.documents} documents, {sizes}\n"
+        f"{_machine(place, runs)}"
+    )
+
+
+def catalog_table(contest: CatalogBench, readings: Mapping[str, Sequence[Reading]]) -> str:
+    """Show every reader's medians, and how airgap compares with the parser of the same files."""
+    medians = {name: bench_catalogs.middle(found) for name, found in readings.items()}
+    lines = [f"\n{'READING':<26}{'seconds':>8} {'MB/s':>8} {'peak MB':>8} {'before':>8}"]
+    for contestant in bench_catalogs.CONTESTANTS:
+        reading = medians[contestant.name]
+        lines.append(
+            f"{contestant.name:<26}{reading.seconds:8.3f}"
+            f" {contest.sizes[contestant.form] / 1e6 / reading.seconds:8.1f}"
+            f" {reading.memory / 1e6:8.0f} {reading.memory_before / 1e6:8.0f}"
+        )
+    names = iter(medians)
+    for own, other in zip(names, names, strict=True):
+        ratio = medians[own].seconds / medians[other].seconds
+        lines.append(f"  {own} takes {ratio:.2f} times as long as {other} alone")
+    return "\n".join(lines)
+
+
+def _machine(place: Path, runs: int) -> str:
+    return (
+        f"{os.cpu_count()} processors, {platform.system()} {platform.release()},"
+        f" Python {platform.python_version()}, files below {place}\n"
+        f"medians of {runs}, contestants taking turns"
+    )
 
 
 def _memory(cost: Cost) -> str:

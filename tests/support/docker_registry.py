@@ -32,20 +32,34 @@ http:
   addr: 127.0.0.1:{port}
 """
 
+_LOGIN = """\
+auth:
+  htpasswd: {{realm: lab, path: "{path}"}}
+"""
+
+LOGIN = ("operator", "secret-of-the-lab")
+"""Who may use a registry that is closed."""
+
+_HTPASSWD = "operator:$2b$05$abcdefghijklmnopqrstuuqGHYMbQ50W.2jS6H50rIGh6XLFdVt92\n"
+
 
 @contextmanager
-def docker_registry(directory: Path) -> Iterator[str]:
+def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     """Run a registry over plain HTTP that stores below ``directory``; gives its ``host:port``.
 
-    A directory that an earlier registry has filled is served again. Skips the test when the
-    program is not installed.
+    One that is ``closed`` wants ``LOGIN``. A directory that an earlier registry has filled is
+    served again. Skips the test when the program is not installed.
     """
     if _PROGRAM is None:
         pytest.skip("docker-registry is not installed")
     directory.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     configuration = directory / "docker-registry.yml"
-    configuration.write_text(_CONFIGURATION.format(directory=directory, port=port))
+    text = _CONFIGURATION.format(directory=directory, port=port)
+    if closed:
+        (directory / "htpasswd").write_text(_HTPASSWD)
+        text += _LOGIN.format(path=directory / "htpasswd")
+    configuration.write_text(text)
     log = directory / "docker-registry.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

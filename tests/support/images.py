@@ -138,9 +138,13 @@ def image(
     platform: Platform = AMD64,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
+    process: Mapping[str, object] | None = None,
 ) -> Image:
-    """An image for one platform; layers lowest first, labels in its configuration."""
-    config = blob(_json(_configuration(layers, platform, labels or {})))
+    """An image for one platform; layers lowest first, labels in its configuration.
+
+    ``process`` is what the configuration says of the process to run, ``Cmd`` for example.
+    """
+    config = blob(_json(_configuration(layers, platform, labels or {}, process or {})))
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST_TYPES[kind],
@@ -251,13 +255,16 @@ def _tar_end(size: int) -> bytes:
 
 
 def _configuration(
-    layers: Sequence[Layer], platform: Platform, labels: Mapping[str, str]
+    layers: Sequence[Layer],
+    platform: Platform,
+    labels: Mapping[str, str],
+    process: Mapping[str, object],
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
         "created": "1970-01-01T00:00:00Z",
         "os": platform.os,
         "architecture": platform.architecture,
-        "config": {"Labels": dict(labels)} if labels else {},
+        "config": {**({"Labels": dict(labels)} if labels else {}), **process},
         "rootfs": {"type": "layers", "diff_ids": [str(one.diff_id) for one in layers]},
         "history": [{"created": "1970-01-01T00:00:00Z"} for _ in layers],
     }

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airgap.catalog.read import read_local
 from airgap.errors import MalformedReference
 from airgap.reference import ImageReference, is_hub
 from tests.support import images, lab_database
@@ -150,6 +151,35 @@ def build_lab(
         lab_database.replace_digests(copy, pushing.digests)
         image = workshop.catalog(copy)
         upstream.push(_repository(name), image, name.tag)
+    return _lab(catalog, name, image, pushing, skipped)
+
+
+def build_lab_of_manifests(
+    directory: Path, upstream: Upstream, *, recipe: Recipe | None = None, catalog: str = CATALOG
+) -> Lab:
+    """Make all images that package manifests name, and a catalog image of ``/manifests``."""
+    workshop = _Workshop(recipe or Recipe())
+    pushing = _Pushing(workshop, upstream)
+    name = ImageReference.parse(catalog).with_defaults()
+    _, found = read_local(directory)
+    skipped = pushing.push_all(sorted(found.catalog.images))
+    files = {"manifests/": b""}
+    for path in sorted(directory.rglob("*")):
+        inside = f"manifests/{path.relative_to(directory).as_posix()}"
+        if path.is_dir():
+            files[f"{inside}/"] = b""
+            continue
+        files[inside] = path.read_bytes()
+        for old, new in pushing.digests.items():
+            files[inside] = files[inside].replace(old.encode(), new.encode())
+    image = images.image([images.layer(files)], kind="docker")
+    upstream.push(_repository(name), image, name.tag)
+    return _lab(catalog, name, image, pushing, skipped)
+
+
+def _lab(
+    catalog: str, name: ImageReference, image: Image, pushing: _Pushing, skipped: tuple[str, ...]
+) -> Lab:
     named = [ImageReference.parse(text).with_defaults() for text in pushing.images]
     hosts = tuple(sorted({reference.registry for reference in (name, *named)}))
     return Lab(name, _record(catalog, _repository(name), image), pushing.images, skipped, hosts)

@@ -13,7 +13,7 @@ from airgap.archive.writer import ArchiveWriter, write_head
 from airgap.digest import Digest, digest_of
 from airgap.oci import graph, media_types
 from airgap.oci.model import Descriptor
-from airgap.plan import Blob, Bundle, Plan, Question, Reason, Wanted, in_order, make_plan
+from airgap.plan import Blob, Bundle, Pin, Plan, Question, Reason, Wanted, in_order, make_plan
 from airgap.progress import SILENT
 from airgap.transfer import Outcome, transfer
 
@@ -57,12 +57,16 @@ class Content:
 
     def plan(self, catalog: str = "quay.io/lab/catalog:v1") -> Plan:
         """Return the plan for all images; the one called ``catalog`` is the catalog."""
-        wanted = [Wanted(catalog, (), ("sqlite", "bundles.db"))]
+        wanted = [Wanted(catalog, (), ("sqlite", "bundles.db", self._pin(catalog)))]
         names = [name for name in (*self.images, *self.holes) if name != catalog]
         wanted += [Wanted(name, (f"bundle-of-{n}",)) for n, name in enumerate(names)]
         bundles = [Bundle(f"bundle-of-{n}", (f"package-{n % 2}",)) for n in range(len(names))]
         question = Question((catalog,), "linux/amd64")
         return make_plan(question, bundles, ((w, self._answer(w)) for w in in_order(wanted)))
+
+    def _pin(self, catalog: str) -> Pin | None:
+        image = self.images.get(catalog)
+        return None if image is None else Pin(catalog, image.digest)
 
     def _answer(self, want: Wanted) -> list[graph.Node] | Reason:
         if want.reference in self.holes:

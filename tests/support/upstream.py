@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from airgap.digest import Digest
     from airgap.registry.store import WritableStore
@@ -59,10 +59,12 @@ class StoreUpstream:
 class RegistryUpstream:
     """Pushes images over plain HTTP to ``host:port``; a context manager.
 
-    A blob that it has pushed before is mounted, the others are sent in chunks of HTTP.
+    A blob that it has pushed before is mounted, the others are sent in chunks of HTTP. The
+    ``headers`` go with every request.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, headers: Mapping[str, str] | None = None) -> None:
+        self._headers = headers or {}
         self._connection = http.client.HTTPConnection(host, timeout=_TIMEOUT, blocksize=_BLOCK)
         self._known: dict[Digest, str] = {}
 
@@ -111,6 +113,7 @@ class RegistryUpstream:
         sent = {"Content-Type": "application/octet-stream", **(headers or {})} if body else {}
         # Every piece of an iterable becomes a chunk; an empty one would end the body.
         content = body if body is None or isinstance(body, bytes) else filter(len, body)
+        sent = {**self._headers, **sent}
         self._connection.request(
             method, path, content, sent, encode_chunked=not isinstance(content, bytes | None)
         )
