@@ -144,7 +144,6 @@ class _Run(Run):
         return survey_images(
             dict.fromkeys(str(copy.source) for copy in copies),
             Asker(client, work),
-            workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,

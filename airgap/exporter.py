@@ -102,9 +102,7 @@ def export(
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
     with access.connect(inquiry.hosts, stop) as client, _claim(output) as state:
-        run = _Run.of(
-            output, inquiry, client, access.connections, continue_on_error, progress, stop
-        )
+        run = _Run.of(output, inquiry, client, continue_on_error, progress, stop)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -146,9 +144,7 @@ def plan_export(
                 f"{output}: exists already, its plan is made",
                 hint=f"`airgap inspect {output}` shows it.",
             )
-        run = _Run.of(
-            output, inquiry, client, access.connections, continue_on_error, progress, stop
-        )
+        run = _Run.of(output, inquiry, client, continue_on_error, progress, stop)
         return run.ask(Work(work_path(output)))
 
 
@@ -179,7 +175,6 @@ class _Run:
     output: Path
     asked: Understood
     client: RegistryClient
-    workers: int
     continue_on_error: bool
     progress: Progress
     stop: threading.Event
@@ -190,7 +185,6 @@ class _Run:
         output: Path,
         inquiry: Inquiry,
         client: RegistryClient,
-        workers: int,
         continue_on_error: bool,
         progress: Progress,
         stop: threading.Event,
@@ -202,7 +196,7 @@ class _Run:
                 # Local catalogs are made once more, to know them again.
                 folder = stack.enter_context(temporary_directory())
             asked = inquiry.understood(lambda: Asker(client, Work(folder)), progress)
-        return cls(output, asked, client, workers, continue_on_error, progress, stop)
+        return cls(output, asked, client, continue_on_error, progress, stop)
 
     @property
     def question(self) -> Question:
@@ -227,7 +221,6 @@ class _Run:
             Asker(self.client, work),
             made=self.asked.made,
             listed=self.asked.listed,
-            workers=self.workers,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,
@@ -269,7 +262,7 @@ class _Run:
                 plan.images,
                 source,
                 archive,
-                workers=self.workers,
+                lanes=self.client.pace,
                 progress=self.progress,
                 stop=self.stop,
                 is_fatal=lambda error: not self.continue_on_error,

@@ -84,7 +84,6 @@ def import_archive(
                     plan,
                     targets,
                     client,
-                    workers=access.connections,
                     continue_on_error=continue_on_error,
                     progress=progress,
                     stop=stop,

@@ -148,7 +148,6 @@ class _Run(Run):
             asker,
             made=asked.made,
             listed=asked.listed,
-            workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from airgap import mapping_file, places
 from airgap import plan as planning
+from airgap.asking import gather
 from airgap.catalog.select import EVERY, PackageChoice, select
 from airgap.errors import (
     AccessDenied,
@@ -33,7 +34,6 @@ from airgap.offers import bounded, read_catalogs, unreadable
 from airgap.plan import Missing, Plan, Question, Reason, Share, Wanted
 from airgap.question import selection_of
 from airgap.rebuilding import rebuild_catalog
-from airgap.transfer import in_parallel
 
 if TYPE_CHECKING:
     import threading
@@ -68,7 +68,6 @@ def survey(
     *,
     made: Iterable[Made] = (),
     listed: Listed | None = None,
-    workers: int,
     continue_on_error: bool,
     progress: Progress,
     stop: threading.Event,
@@ -91,7 +90,7 @@ def survey(
         chosen = _as_listed(chosen, offers, listed, surveyor)
     offers = sorted(_travelling(question, offers, asker, progress), key=lambda o: o.order)
     wanted = planning.in_order(Wanted(i, tuple(sorted(b))) for i, b in chosen.images.items())
-    answers = surveyor.look_up_all(wanted, workers, progress, stop)
+    answers = surveyor.look_up_all(wanted, progress, stop)
     plan = planning.make_plan(
         question,
         [planning.Bundle(name, tuple(sorted(p))) for name, p in chosen.bundles.items()],
@@ -111,7 +110,6 @@ def survey_images(
     references: Iterable[str],
     asker: Asker,
     *,
-    workers: int,
     continue_on_error: bool,
     progress: Progress,
     stop: threading.Event,
@@ -123,7 +121,7 @@ def survey_images(
     """
     surveyor = _Surveyor(asker, continue_on_error)
     wanted = planning.in_order(Wanted(reference) for reference in references)
-    answers = surveyor.look_up_all(wanted, workers, progress, stop)
+    answers = surveyor.look_up_all(wanted, progress, stop)
     made = planning.make_plan(Question((), ""), (), zip(wanted, answers, strict=True))
     return Survey(made, surveyor.details)
 
@@ -135,29 +133,32 @@ class _Surveyor:
         self.details: dict[str, str] = {}
 
     def look_up_all(
-        self, wanted: Sequence[Wanted], workers: int, progress: Progress, stop: threading.Event
+        self, wanted: Sequence[Wanted], progress: Progress, stop: threading.Event
     ) -> Iterator[Sequence[graph.Node] | Reason]:
         """Yield for each image its graph, or why there is none."""
         progress.stage("asking for manifests", total_images=len(wanted))
+        failed = gather(
+            self._asker,
+            [want.reference for want in wanted],
+            progress,
+            stop,
+            is_fatal=lambda error: not self._continue_on_error,
+        )
+        for want in wanted:
+            yield self._look_up(want.reference, failed.get(want.reference))
 
-        def answer(want: Wanted) -> Sequence[graph.Node] | Reason:
-            nodes = self.look_up(want)
-            progress.image()
-            return nodes
-
-        return in_parallel(answer, wanted, workers=workers, stop=stop)
-
-    def look_up(self, want: Wanted) -> Sequence[graph.Node] | Reason:
-        """Return an image's graph, or why there is none."""
+    def _look_up(self, reference: str, error: AirgapError | None) -> Sequence[graph.Node] | Reason:
         try:
-            return self._asker.graph(want.reference)
+            if error is not None:
+                raise error
+            return self._asker.graph(reference)
         except (StorageError, Interrupted):
             raise
-        except AirgapError as error:
+        except AirgapError as failure:
             if not self._continue_on_error:
                 raise
-            self.details[want.reference] = error.message
-            return reason_for(error)
+            self.details[reference] = failure.message
+            return reason_for(failure)
 
     def tags_of(
         self, wildcards: Iterable[Wildcard]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airgap import __version__
 from airgap.cluster import Announced
+from airgap.crew import in_parallel
 from airgap.errors import (
     HOLES,
     AirgapError,
@@ -26,7 +27,8 @@ from airgap.plan import Missing, counted
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import RegistryDestination
-from airgap.transfer import Outcome, Source, in_parallel, transfer
+from airgap.registry.pace import MOST
+from airgap.transfer import Outcome, Source, transfer
 
 if TYPE_CHECKING:
     import threading
@@ -212,7 +214,6 @@ class Push:
         targets: abc.Mapping[Image, Target],
         client: RegistryClient,
         *,
-        workers: int,
         continue_on_error: bool,
         is_theirs: Callable[[AirgapError], bool] = lambda error: False,
         progress: Progress,
@@ -221,7 +222,6 @@ class Push:
         self._plan = plan
         self._targets = targets
         self._client = client
-        self._workers = workers
         self._continue_on_error = continue_on_error
         self._is_theirs = is_theirs
         self._progress = progress
@@ -296,7 +296,7 @@ class Push:
             images,
             source,
             destination,
-            workers=self._workers,
+            lanes=self._client.pace,
             progress=self._progress,
             stop=self._stop,
             is_fatal=self._is_fatal,
@@ -341,7 +341,13 @@ class Push:
             finally:
                 self._progress.image()
 
-        answers = in_parallel(ask, images, workers=self._workers, stop=self._stop)
+        answers = in_parallel(
+            ask,
+            images,
+            self._client.pace,
+            lambda image: self._targets[image].repository.host,
+            self._stop,
+        )
         tags_set = set()
         for image, found in zip(images, answers, strict=True):
             root = self._plan.manifests[image.root].digest
@@ -367,7 +373,7 @@ class Push:
         if self._is_theirs(error) or not _may_be_down(error):
             return False
         self._doubts += 1
-        return self._doubts > max(_DOUBTS, 2 * self._workers) or self._is_out_of_reach()
+        return self._doubts > _DOUBTS or self._is_out_of_reach()
 
     def _is_out_of_reach(self) -> bool:
         """Ask the registries themselves, as one that is up may fail at a single blob."""
@@ -383,8 +389,8 @@ class Push:
 _DOWN = frozenset({None, 429, 502, 503, 504})
 """What says, after all retries, that the whole registry may be down, and not one repository."""
 
-_DOUBTS = 20
-"""So many failures in a row, and nothing that went well between, and a registry is down."""
+_DOUBTS = 2 * MOST
+"""So many failures in a row, more than are under way, and none that went well: it is down."""
 
 
 def _may_be_down(error: AirgapError) -> bool:

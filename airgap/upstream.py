@@ -44,6 +44,10 @@ class Upstream:
         self._registries = RegistrySource(client, plan)
         self._errors: set[AirgapError] = set()
 
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" when it is here already."""
+        return "" if self._work.holds(blob.digest) else self._registries.lane(blob)
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, unchecked. Raises what a source raises."""
         if self._work.holds(blob.digest):
@@ -135,7 +139,6 @@ class Run:
                 upstream.plan,
                 targets,
                 client,
-                workers=self.access.connections,
                 continue_on_error=self.continue_on_error,
                 is_theirs=upstream.is_to_blame,
                 progress=self.progress,

@@ -128,6 +128,10 @@ class ArchiveWriter:
         """Return the one place for all blobs: content is kept once, whoever wants it."""
         return ""
 
+    def lane(self, where: str) -> str:
+        """Return "": no registry is involved."""
+        return ""
+
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Write a blob to its place; ``read(offset)`` yields its bytes from there on.
 

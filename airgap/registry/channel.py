@@ -140,6 +140,7 @@ class Channel:
                 body=call.body,
                 length=call.length,
                 insecure=insecure,
+                lane=call.scope.repository.host,
             )
         )
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from airgap.digest import Bytes
     from airgap.registry.credentials import Credentials
+    from airgap.registry.pace import Pace
     from airgap.registry.transport import Answer, Transport
 
 T = TypeVar("T")
@@ -113,7 +114,16 @@ class RegistryClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pace(self) -> Pace:
+        """How many requests each registry should be given at once, by its host."""
+        return self._transport.pace
+
     # Sources: names are resolved through registries.conf.
+
+    def lane(self, reference: ImageReference) -> str:
+        """Return the host that a source image is asked of first."""
+        return self._places(reference.with_defaults())[0].repository.host
 
     def manifest(self, reference: ImageReference) -> FetchedManifest:
         """Return the manifest or index of a source image, from the first place that has it.

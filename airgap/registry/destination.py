@@ -69,6 +69,10 @@ class RegistryDestination:
         """Return the repository of an image."""
         return str(self._places[image][0])
 
+    def lane(self, where: str) -> str:
+        """Return the registry of a repository."""
+        return self._hosts[where].host
+
     def ask_for_digests(self, image: Image) -> None:
         """Find out whether an image's registry refuses every manifest by its digest.
 

@@ -42,7 +42,8 @@ from urllib3.exceptions import TimeoutError as AnyTimeoutError
 from airgap import __version__, limits
 from airgap.errors import RegistryError, Unreachable, UsageError, printable
 from airgap.reference import is_hub
-from airgap.registry import locations
+from airgap.registry import locations, pace
+from airgap.registry.pace import Pace
 from airgap.registry.proxies import Proxies
 from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_delay
 
@@ -58,6 +59,9 @@ _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 # check and move a large blob once it has it.
 _UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
 _HOSTS = 64
+_CONNECTIONS = 64
+"""How many idle ones are kept, of how many hosts, and of each."""
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOST_SECONDS = 30
 """A host that could not be connected to for so long is not waited for by every image again."""
@@ -72,7 +76,8 @@ class Request:
     """One request. ``what`` says in errors what was being done.
 
     ``body`` is given anew for every attempt, with its ``length`` in bytes. ``insecure``: TLS
-    is not verified. ``authorization`` never leaves the request's own host.
+    is not verified. ``authorization`` never leaves the request's own host. ``lane`` is the
+    registry on whose account it goes, wherever it is redirected to; "" for none.
     """
 
     method: str
@@ -83,6 +88,7 @@ class Request:
     body: Callable[[], Iterator[Bytes]] | bytes | None = None
     length: int = 0
     insecure: bool = False
+    lane: str = ""
 
 
 class Answer:
@@ -91,11 +97,25 @@ class Answer:
     ``url`` is where it came from; ``redirected`` says that this is not where it was asked for.
     """
 
-    __slots__ = ("_clock", "_raw", "headers", "redirected", "status", "url", "what")
+    __slots__ = (
+        "_clock",
+        "_lane",
+        "_pace",
+        "_raw",
+        "headers",
+        "redirected",
+        "status",
+        "url",
+        "what",
+    )
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock) -> None:
+    def __init__(
+        self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock, pace: Pace
+    ) -> None:
         self._raw = raw
         self._clock = clock
+        self._pace = pace
+        self._lane = request.lane
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = request.url
@@ -138,6 +158,7 @@ class Answer:
             parts.append(part)
             gathered += len(part)
             count += len(part)
+            self._pace.moved(self._lane, len(part))
             if gathered == limits.CHUNK:
                 yield parts[0] if len(parts) == 1 else b"".join(parts)
                 parts, gathered = [], 0
@@ -203,6 +224,7 @@ class Answer:
 
     def _broken(self, why: str) -> Temporary:
         self._raw.close()
+        self._pace.too_much(self._lane)
         return Temporary(Unreachable(f"{self.what}: {locations.authority(self.url)}: {why}"))
 
 
@@ -210,7 +232,8 @@ class Transport:
     """The connections of a run, for any number of threads.
 
     ``insecure`` names the hosts (``host[:port]``) whose TLS is not verified, and which are
-    spoken to in plain HTTP when they have no TLS.
+    spoken to in plain HTTP when they have no TLS. ``pace`` says how many requests a registry
+    should be given at once, ``most`` of them at most; nobody is held to it here.
     """
 
     def __init__(
@@ -219,10 +242,11 @@ class Transport:
         environ: Mapping[str, str],
         certificate_authority: Path | None = None,
         insecure: frozenset[str] = frozenset(),
-        workers: int = 8,
+        most: int = pace.MOST,
         clock: Clock | None = None,
     ) -> None:
         self.clock: Clock = clock or StoppableClock(threading.Event())
+        self.pace = Pace(self.clock, most)
         # A host without a port is meant with either scheme's.
         self._insecure = frozenset(
             locations.authority(f"{scheme}://{host}")
@@ -230,7 +254,6 @@ class Transport:
             for scheme in ("https", "http")
         )
         self._proxies = Proxies.from_environ(environ)
-        self._workers = workers
         self._verified = _verifying_context(certificate_authority)
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._schemes: dict[str, str] = {}
@@ -293,7 +316,8 @@ class Transport:
         self.clock.check()
         host = locations.authority(request.url)
         self._wait_for(host)
-        body = request.body if isinstance(request.body, bytes | None) else Body(request.body())
+        body = self._body(request)
+        begun = self.clock.monotonic()
         try:
             raw = self._open(request, body)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
@@ -302,12 +326,21 @@ class Transport:
             if isinstance(body, Body):
                 body.close()
         self._silent_since.pop(host, None)
-        answer = Answer(raw, request, self.clock)
+        if body is None:
+            self.pace.answered(request.lane, self.clock.monotonic() - begun)
+        answer = Answer(raw, request, self.clock, self.pace)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
+            self.pace.too_much(request.lane)
             self._rest(host, answer)
         return answer
+
+    def _body(self, request: Request) -> bytes | Body | None:
+        if isinstance(request.body, bytes | None):
+            self.pace.moved(request.lane, request.length)
+            return request.body
+        return Body(request.body(), lambda size: self.pace.moved(request.lane, size))
 
     def _open(self, request: Request, body: bytes | Body | None) -> urllib3.BaseHTTPResponse:
         headers = {
@@ -347,20 +380,22 @@ class Transport:
         if insecure:
             # The operator named the host on the command line; once is enough.
             urllib3.disable_warnings(InsecureRequestWarning)
-        adapter = HTTPAdapter(_HOSTS, self._workers)
+        adapter = HTTPAdapter(_HOSTS, _CONNECTIONS)
         manager: urllib3.PoolManager
         if proxy:
             manager = adapter.proxy_manager_for(
                 proxy, proxy_ssl_context=self._verified, ssl_context=context
             )
         else:
-            adapter.init_poolmanager(_HOSTS, self._workers, ssl_context=context)
+            adapter.init_poolmanager(_HOSTS, _CONNECTIONS, ssl_context=context)
             manager = adapter.poolmanager
         return manager
 
     def _fault(self, host: str, error: Exception, request: Request) -> Exception:
         """Return what a failure means: final at once for a host that has been silent long."""
         fault = _translated(error, request)
+        if _is_cut(error):
+            self.pace.too_much(request.lane)
         if not isinstance(error, NewConnectionError | ConnectTimeoutError):
             return fault
         now = self.clock.monotonic()
@@ -406,22 +441,28 @@ class BodyFailed(Exception):
 class Body:
     """The pieces of an upload. Raises BodyFailed for whatever their source raises.
 
-    Otherwise urllib3 would take an unreadable file for a broken connection.
+    Otherwise urllib3 would take an unreadable file for a broken connection. ``moved`` is told
+    the length of each piece that is given out.
     """
 
-    def __init__(self, pieces: Iterator[Bytes]) -> None:
+    def __init__(
+        self, pieces: Iterator[Bytes], moved: Callable[[int], None] = lambda size: None
+    ) -> None:
         self._pieces = pieces
+        self._moved = moved
 
     def __iter__(self) -> Iterator[Bytes]:
         return self
 
     def __next__(self) -> Bytes:
         try:
-            return next(self._pieces)
+            piece = next(self._pieces)
         except StopIteration:
             raise
         except Exception as error:
             raise BodyFailed(error) from error
+        self._moved(len(piece))
+        return piece
 
     def close(self) -> None:
         """End the source, when an upload ends before it."""
@@ -483,6 +524,13 @@ def _translated(error: Exception, request: Request) -> Exception:
         message = f"{where}: the connection broke: {_reason(error)}"
         return Temporary(Unreachable(message), at_once=closed)
     return RegistryError(f"{where}: not a usable request or answer: {_reason(error)}")
+
+
+def _is_cut(error: Exception) -> bool:
+    """Say whether a connection was cut under way; one that was closed while idle is not."""
+    inner = _innermost(error)
+    is_idle = isinstance(inner, http.client.RemoteDisconnected)
+    return isinstance(inner, ConnectionResetError | AnyTimeoutError) and not is_idle
 
 
 def _tls_failure(error: Exception, where: str, host: str) -> Exception:
