@@ -35,6 +35,7 @@ from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
+from airgap.registry.account import HostActivity
 from airgap.verifier import Damage, VerifyResult, verify
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "CatalogError",
     "Damage",
     "ExportResult",
+    "HostActivity",
     "ImportResult",
     "Inspection",
     "IntegrityError",

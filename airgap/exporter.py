@@ -23,7 +23,7 @@ from airgap.errors import (
 )
 from airgap.inquiry import Inquiry
 from airgap.local_catalogs import refuse_inside
-from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
+from airgap.plan import Missing, Plan, Question, blob_holes, broken_packages, counted, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
 from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from airgap.digest import Digest
     from airgap.inquiry import Understood
     from airgap.progress import Progress
+    from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
 
 
@@ -48,7 +49,8 @@ class ExportResult:
     """What an export left behind; sizes in bytes.
 
     ``id`` is the digest of the inventory. ``fetched`` counts the blobs this run added, of
-    ``fetched_bytes``; the others were there already.
+    ``fetched_bytes``; the others were there already. ``broken`` are the packages that anything
+    missing hurts, ``hosts`` says what was done with each host.
     """
 
     archive: Path
@@ -60,6 +62,8 @@ class ExportResult:
     fetched: int
     fetched_bytes: int
     missing: tuple[Missing, ...]
+    broken: tuple[str, ...]
+    hosts: tuple[HostActivity, ...]
 
     def status(self, *, skip_missing: bool = False) -> int:
         """Return 3 when there are holes, else 0; with ``skip_missing`` not-found is none."""
@@ -283,13 +287,13 @@ class _Run:
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
         failed = {n: outcome.failed_blobs[n].message for n in archive.missing}
-        return _result(self.output, archive, outcome, failed, details)
+        return _result(self.output, archive, outcome, failed, details, self.client.activity())
 
     def nothing_to_do(self) -> ExportResult:
         """Say what the finished archive holds."""
         with ArchiveReader(self.output) as archive:
             self.progress.say(f"{self.output}: finished already, nothing to do")
-            return _result(self.output, archive, Outcome(), {}, {})
+            return _result(self.output, archive, Outcome(), {}, {}, self.client.activity())
 
     def _clear_work(self) -> None:
         """Remove what was learned for the plan: once there is one, the archive holds it."""
@@ -332,8 +336,10 @@ def _result(
     outcome: Outcome,
     failed: dict[int, str],
     details: dict[str, str],
+    hosts: tuple[HostActivity, ...],
 ) -> ExportResult:
     plan = archive.plan
+    missing = (*plan_holes(plan, details), *blob_holes(plan, failed))
     return ExportResult(
         archive=output,
         id=archive.id,
@@ -343,5 +349,7 @@ def _result(
         size=archive.layout.size,
         fetched=outcome.sent,
         fetched_bytes=outcome.sent_bytes,
-        missing=(*plan_holes(plan, details), *blob_holes(plan, failed)),
+        missing=missing,
+        broken=broken_packages(missing),
+        hosts=hosts,
     )

@@ -342,6 +342,11 @@ def counted(missing: Iterable[Missing], *, skip_missing: bool) -> list[Missing]:
     return [m for m in missing if not (skip_missing and m.reason == Reason.NOT_FOUND)]
 
 
+def broken_packages(missing: Iterable[Missing]) -> tuple[str, ...]:
+    """Return the names of all packages that anything missing hurts, sorted."""
+    return tuple(sorted({package for image in missing for package in image.packages}))
+
+
 MISSING_BLOB = "missing-blob"
 """The reason of a blob hole: the image's manifests are there, some of its content is not."""
 

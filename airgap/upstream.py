@@ -126,6 +126,7 @@ class Run:
         rounds: Iterable[dict[Image, Target]],
         *,
         force_tags: bool,
+        recheck: bool,
         down: Mapping[str, AirgapError] | None = None,
     ) -> list[Push]:
         """Copy images, each to one place in a round. Raises what ends the whole run.
@@ -140,6 +141,7 @@ class Run:
                 targets,
                 client,
                 continue_on_error=self.continue_on_error,
+                recheck=recheck,
                 is_theirs=upstream.is_to_blame,
                 progress=self.progress,
                 stop=self.stop,

@@ -191,6 +191,7 @@ def _print(result: ExportResult) -> None:
         f"holds     {result.images} images: {result.manifests} manifests, {result.blobs} blobs"
     )
     report.echo(f"this run  fetched {result.fetched} blobs, {size(result.fetched_bytes)}")
+    pushing.print_hosts(result.hosts)
     report.echo_missing("MISSING from the archive", result.missing)
     kinds = {image.reason == MISSING_BLOB for image in result.missing}
     if kinds:
@@ -202,6 +203,7 @@ def _print(result: ExportResult) -> None:
             "What an archive is to hold does not change: when the other images can be had, export"
             " to a new FILE."
         )
+    pushing.print_broken(result.broken)
 
 
 def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> int:

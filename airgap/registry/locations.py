@@ -18,6 +18,9 @@ from airgap.errors import RegistryError, printable
 if TYPE_CHECKING:
     from airgap.digest import Digest
 
+HUB_API = "registry-1.docker.io"
+"""Where docker.io answers."""
+
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LEGACY_ADDRESS = re.compile(r"[0-9a-fx.]+", re.ASCII | re.IGNORECASE)
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -29,6 +32,12 @@ def authority(url: str) -> str:
     host = (parts.hostname or "").rstrip(".")
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def registry(url: str) -> str:
+    """Return ``host[:port]`` of a registry's URL as references name it."""
+    host = urlsplit(url).netloc
+    return "docker.io" if host == HUB_API else host
 
 
 def shown(url: str) -> str:

@@ -43,6 +43,7 @@ from airgap import __version__, limits
 from airgap.errors import RegistryError, Unreachable, UsageError, printable
 from airgap.reference import is_hub
 from airgap.registry import locations, pace
+from airgap.registry.account import Account
 from airgap.registry.pace import Pace
 from airgap.registry.proxies import Proxies
 from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_delay
@@ -68,7 +69,6 @@ _LOST_SECONDS = 30
 
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
-_HUB_API = "registry-1.docker.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,7 @@ class Transport:
     ) -> None:
         self.clock: Clock = clock or StoppableClock(threading.Event())
         self.pace = Pace(self.clock, most)
+        self.account = Account()
         # A host without a port is meant with either scheme's.
         self._insecure = frozenset(
             locations.authority(f"{scheme}://{host}")
@@ -277,7 +278,7 @@ class Transport:
         It is https, always, unless ``insecure``: then the host is asked once, and if it
         speaks no TLS but answers in plain HTTP, it is http for the rest of the run.
         """
-        api = _HUB_API if is_hub(host) else host
+        api = locations.HUB_API if is_hub(host) else host
         if not insecure:
             return f"https://{api}"
         with self._lock:
@@ -315,7 +316,7 @@ class Transport:
         """Make a request and follow no redirect; otherwise as ``send``."""
         self.clock.check()
         host = locations.authority(request.url)
-        self._wait_for(host)
+        self._wait_for(host, request)
         body = self._body(request)
         begun = self.clock.monotonic()
         try:
@@ -418,10 +419,11 @@ class Transport:
             return scheme
         return None
 
-    def _wait_for(self, host: str) -> None:
+    def _wait_for(self, host: str, request: Request) -> None:
         """Hold a request back while its host has asked for rest: it asked every thread."""
         until = self._resting.get(host)
         if until is not None and (delay := until - self.clock.monotonic()) > 0:
+            self.account.of(locations.registry(request.url)).waited(delay)
             self.clock.sleep(delay)
 
     def _rest(self, host: str, answer: Answer) -> None:
@@ -518,7 +520,7 @@ def _translated(error: Exception, request: Request) -> Exception:
         message = f"{where}: cannot connect: {_reason(error)}"
         return Temporary(Unreachable(message, hint="Check host and port, and that it runs."))
     if isinstance(error, AnyTimeoutError):
-        return Temporary(Unreachable(f"{where}: no answer in time"))
+        return Temporary(Unreachable(f"{where}: no answer in time"), timed_out=True)
     if isinstance(error, ProtocolError | OSError | http.client.HTTPException):
         closed = isinstance(_innermost(error), ConnectionError)
         message = f"{where}: the connection broke: {_reason(error)}"
