@@ -86,11 +86,11 @@ class Channel:
 
     def attempts(self, scope: Scope) -> Attempts:
         """Return a count of failures, for a piece of work of several calls."""
-        return Attempts(self.clock, self.account(scope).retried)
+        return self.transport.attempts(scope.repository.host)
 
     def persist(self, scope: Scope, attempt: Callable[[], T]) -> T:
         """Return what ``attempt`` returns, trying again while it raises Temporary."""
-        return persist(self.clock, attempt, self.account(scope).retried)
+        return persist(self.attempts(scope), attempt)
 
     def url(self, scope: Scope, path: str) -> str:
         """Return the URL of a path below a repository; a whole URL stays as it is."""

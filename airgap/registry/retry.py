@@ -126,15 +126,38 @@ def _nobody(why: str, seconds: float) -> None:
     """Tell nobody."""
 
 
+class Standing:
+    """What may still be hoped of a host, shared by all that is tried there.
+
+    Once a piece of work has spent all its attempts on it, every other one has one attempt, until
+    the host gives a sound answer again: ten thousand images do not each wait for a lost host.
+    """
+
+    def __init__(self) -> None:
+        self.is_lost = False
+
+    def given_up(self) -> None:
+        """Take note that a piece of work has no attempt left."""
+        self.is_lost = True
+
+    def answered(self) -> None:
+        """Take note of a sound answer, whatever it said."""
+        self.is_lost = False
+
+
 class Attempts:
     """Counts the failures of one piece of work, and waits after each as long as is right.
 
-    ``told`` hears of each that is followed by another attempt.
+    ``told`` hears of each that is followed by another attempt. ``standing`` is that of the
+    host which the work needs.
     """
 
-    def __init__(self, clock: Clock, told: Told = _nobody) -> None:
+    def __init__(
+        self, clock: Clock, told: Told = _nobody, standing: Standing | None = None
+    ) -> None:
         self._clock = clock
         self._told = told
+        self._standing = standing or Standing()
         self._began = clock.monotonic()
         self._failures: Counter[int] = Counter()
         self._progress = 0
@@ -148,7 +171,11 @@ class Attempts:
         """
         self._failures[fault.attempts] += 1
         count = self._failures.total()
+        if self._standing.is_lost and isinstance(fault.error, Unreachable):
+            raise self._given_up(fault.error, count, "as were others before") from fault
         if self._failures[fault.attempts] >= fault.attempts or count >= ATTEMPTS:
+            if count >= ATTEMPTS and isinstance(fault.error, Unreachable):
+                self._standing.given_up()
             raise self._given_up(fault.error, count) from fault
         if fault.wait is not None and fault.wait > _LONGEST_REQUESTED_DELAY:
             fault.error.hint = f"The host asks to wait {fault.wait:.0f} seconds; run again then."
@@ -169,17 +196,17 @@ class Attempts:
             self._progress = 0
             self._failures.clear()
 
-    def _given_up(self, error: AirgapError, count: int) -> AirgapError:
+    def _given_up(self, error: AirgapError, count: int, also: str = "") -> AirgapError:
         seconds = self._clock.monotonic() - self._began
-        if count > 1:
-            error.message += f" (given up after {count} attempts in {seconds:.0f} s)"
+        if count > 1 or also:
+            tries = "1 attempt" if count == 1 else f"{count} attempts in {seconds:.0f} s"
+            error.message += f" (given up after {tries}{f', {also}' if also else ''})"
             error.args = (error.message,)
         return error
 
 
-def persist(clock: Clock, attempt: Callable[[], T], told: Told = _nobody) -> T:
+def persist(attempts: Attempts, attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, trying again while it raises Temporary."""
-    attempts = Attempts(clock, told)
     while True:
         try:
             return attempt()

@@ -17,6 +17,7 @@ import http.client
 import logging
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +47,15 @@ from airgap.registry import locations, pace
 from airgap.registry.account import Account
 from airgap.registry.pace import Pace
 from airgap.registry.proxies import Proxies
-from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_delay
+from airgap.registry.retry import (
+    ATTEMPTS_BY_STATUS,
+    Attempts,
+    Clock,
+    Standing,
+    StoppableClock,
+    Temporary,
+    requested_delay,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,9 +73,6 @@ _CONNECTIONS = 64
 """How many idle ones are kept, of how many hosts, and of each."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_LOST_SECONDS = 30
-"""A host that could not be connected to for so long is not waited for by every image again."""
-
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 
@@ -259,7 +265,7 @@ class Transport:
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}
-        self._silent_since: dict[str, float] = {}
+        self._standings: dict[str, Standing] = defaultdict(Standing)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -267,6 +273,10 @@ class Transport:
         with self._lock:
             for manager in self._managers.values():
                 manager.clear()
+
+    def attempts(self, lane: str) -> Attempts:
+        """Return a count of failures for a piece of work at a registry, by its host."""
+        return Attempts(self.clock, self.account.of(lane).retried, self._standings[lane])
 
     def is_insecure(self, host: str) -> bool:
         """Say whether a host was named insecure."""
@@ -322,11 +332,14 @@ class Transport:
         try:
             raw = self._open(request, body)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-            raise self._fault(host, error, request) from error
+            if _is_cut(error):
+                self.pace.too_much(request.lane)
+            raise _translated(error, request) from error
         finally:
             if isinstance(body, Body):
                 body.close()
-        self._silent_since.pop(host, None)
+        if raw.status not in ATTEMPTS_BY_STATUS:
+            self._standings[request.lane].answered()
         if body is None:
             self.pace.answered(request.lane, self.clock.monotonic() - begun)
         answer = Answer(raw, request, self.clock, self.pace)
@@ -391,20 +404,6 @@ class Transport:
             adapter.init_poolmanager(_HOSTS, _CONNECTIONS, ssl_context=context)
             manager = adapter.poolmanager
         return manager
-
-    def _fault(self, host: str, error: Exception, request: Request) -> Exception:
-        """Return what a failure means: final at once for a host that has been silent long."""
-        fault = _translated(error, request)
-        if _is_cut(error):
-            self.pace.too_much(request.lane)
-        if not isinstance(error, NewConnectionError | ConnectTimeoutError):
-            return fault
-        now = self.clock.monotonic()
-        silent = now - self._silent_since.setdefault(host, now)
-        if isinstance(fault, Temporary) and silent >= _LOST_SECONDS:
-            told = f"{fault.error.message} (nor at any time in the last {silent:.0f} s)"
-            return Unreachable(told, hint=fault.error.hint)
-        return fault
 
     def _find_scheme(self, api: str) -> str | None:
         """Return how an insecure host can be spoken to; None when it cannot be at all now."""

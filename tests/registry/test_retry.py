@@ -9,6 +9,7 @@ from airgap.errors import IntegrityError, Interrupted, Unreachable
 from airgap.registry.retry import (
     ATTEMPTS,
     Attempts,
+    Standing,
     StoppableClock,
     Temporary,
     persist,
@@ -33,7 +34,7 @@ def test_gives_up_after_the_last_attempt_and_says_how_many() -> None:
         raise fault()
 
     with pytest.raises(Unreachable, match=r"it broke \(given up after 6 attempts in \d+ s\)"):
-        persist(clock, attempt)
+        persist(Attempts(clock), attempt)
     assert len(calls) == ATTEMPTS
     assert len(clock.slept) == ATTEMPTS - 1
 
@@ -52,6 +53,35 @@ def test_all_attempts_last_long_enough_for_a_registry_to_start_again() -> None:
     for _ in range(ATTEMPTS - 1):
         attempts.failed(fault())
     assert sum(clock.slept) >= 15
+
+
+def test_a_host_that_one_has_given_up_is_not_waited_for_by_the_others() -> None:
+    clock, standing = FakeClock(), Standing()
+    first = Attempts(clock, standing=standing)
+    with pytest.raises(Unreachable):
+        for _ in range(ATTEMPTS):
+            first.failed(fault())
+    clock.slept.clear()
+    with pytest.raises(Unreachable, match=r"\(given up after 1 attempt, as were others before\)"):
+        Attempts(clock, standing=standing).failed(fault())
+    assert clock.slept == []
+
+
+def test_a_host_that_answers_again_is_waited_for_again() -> None:
+    clock, standing = FakeClock(), Standing()
+    standing.given_up()
+    standing.answered()
+    Attempts(clock, standing=standing).failed(fault())
+    assert len(clock.slept) == 1
+
+
+def test_wrong_content_says_nothing_about_its_host() -> None:
+    standing = Standing()
+    attempts = Attempts(FakeClock(), standing=standing)
+    with pytest.raises(IntegrityError):
+        for _ in range(ATTEMPTS):
+            attempts.failed(Temporary(IntegrityError("wrong")))
+    assert not standing.is_lost
 
 
 @pytest.mark.parametrize(
