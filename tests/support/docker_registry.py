@@ -60,7 +60,7 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
         (directory / "htpasswd").write_text(_HTPASSWD)
         text += _LOGIN.format(path=directory / "htpasswd")
     configuration.write_text(text)
-    log = directory / "docker-registry.log"
+    log = _log(directory)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [_PROGRAM, "serve", str(configuration)],
@@ -74,6 +74,15 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def requests_served(directory: Path) -> int:
+    """Return how many requests a registry that stores there has answered since its start."""
+    return _log(directory).read_text().count(' HTTP/1.1" ')
+
+
+def _log(directory: Path) -> Path:
+    return directory / "docker-registry.log"
 
 
 def _free_port() -> int:
