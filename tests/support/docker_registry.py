@@ -63,7 +63,7 @@ class DockerRegistry:
 
     def start(self) -> None:
         """Start it, and wait until it is up."""
-        log = self._directory / "docker-registry.log"
+        log = _log(self._directory)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [str(_PROGRAM), "serve", str(self._configuration)],
@@ -98,6 +98,15 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
         yield registry.host
     finally:
         registry.kill()
+
+
+def requests_served(directory: Path) -> int:
+    """Return how many requests registries that store there have answered."""
+    return _log(directory).read_text().count(' HTTP/1.1" ')
+
+
+def _log(directory: Path) -> Path:
+    return directory / "docker-registry.log"
 
 
 def _free_port() -> int:
