@@ -83,7 +83,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size fetched fetched_bytes missing broken hosts exit_status"
+        "archive id images manifests blobs size fetched fetched_bytes missing broken hosts"
+        " exit_status"
     ),
     airgap.ImportResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"
