@@ -421,9 +421,13 @@ class Push:
         def is_empty(repository: Repository) -> bool:
             blobs = self._plan.blobs_of(firsts[repository])
             first = self._plan.blobs[blobs[0]].digest if blobs else None
-            return self._client.is_unknown(repository) and (
-                first is None or self._client.blob_length(repository, first) is None
-            )
+            try:
+                return self._client.is_unknown(repository) and (
+                    first is None or self._client.blob_length(repository, first) is None
+                )
+            except RegistryError as error:
+                _log.info("%s", printable(error.message, 400))
+                return False  # What is wrong will show when blobs are asked for.
 
         answers = in_parallel(
             is_empty, list(firsts), self._client.pace, lambda at: at.host, self._stop

@@ -616,8 +616,7 @@ def test_a_destination_that_takes_no_pushes_is_told_so_once(exported: Site) -> N
         into = ("--insecure", "--to-manifests", exported.manifests)
         ran = airgap("import", exported.archive, server.host, *into)
     assert ran.status == 5
-    assert "arrived   0 images" in ran.out
-    assert ran.out.count("The registry is read-only") == 1
+    assert ran.err.count("The registry is read-only") == 1
     assert not (exported.manifests / "imageContentSourcePolicy.yaml").exists()
 
 

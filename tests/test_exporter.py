@@ -267,3 +267,28 @@ def test_a_question_may_be_a_digest(site: Site, access: airgap.Access) -> None:
 def test_no_catalog_is_no_question(site: Site, access: airgap.Access) -> None:
     with pytest.raises(airgap.UsageError):
         airgap.export([], site.archive, access=access)
+
+
+def test_what_was_done_with_each_host_is_told(site: Site) -> None:
+    site.upstream.fault("GET", ".*/blobs/.*", answer(503, {"Retry-After": "1"}), hits=(3,))
+    ran = site.export("--output", "json")
+    assert ran.status == 0
+    (host,) = ran.json["hosts"]
+    assert host["host"] == site.upstream.host
+    assert host["retries"] == {"answer 503": 1}
+    assert host["waited"] >= 1
+    assert host["fetched"] >= ran.json["fetched"] > 0
+    assert host["fetched_bytes"] >= ran.json["fetched_bytes"]
+    assert host["requests"] == len([a for a in site.upstream.asked if a.path != "/v2/"])
+    assert (host["sent"], host["mounted"], ran.json["broken"]) == (0, 0, [])
+
+
+def test_people_are_told_what_was_tried_again_and_which_operators_are_broken(site: Site) -> None:
+    image = next(i for i in site.supply.lab.images.values() if "@" in i.reference)
+    site.upstream.fault("GET", f".*/manifests/{image.root}", answer(404))
+    site.upstream.fault("GET", ".*/blobs/.*", answer(502), hits=(2,))
+    ran = site.export()
+    assert ran.status == 3
+    assert f"again     {site.upstream.host}: answer 502 (1); waited" in ran.out
+    packages = {p for one in airgap.inspect(site.archive).missing for p in one.packages}
+    assert f"BROKEN operators ({len(packages)}): {', '.join(sorted(packages))}" in ran.out

@@ -174,6 +174,15 @@ def test_blobs_of_an_image_that_is_there_are_mounted(
     assert (result.exit_status, result.mounted) == (0, 1)
 
 
+@pytest.mark.parametrize("path", ["blobs/sha256:.*", "tags/list"])
+def test_what_a_registry_does_not_tell_of_a_repository_costs_its_image_at_most(
+    archive: Path, destination: FaultyRegistry, path: str
+) -> None:
+    destination.fault("GET|HEAD", f".*/image-1/{path}", answer(403))
+    failed = [one.reference for one in bring(archive, destination.host).failed]
+    assert failed == (["quay.io/lab/image-1:v1"] if path.startswith("blobs") else [])
+
+
 # Repositories that must be created: W23
 
 

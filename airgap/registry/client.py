@@ -226,9 +226,6 @@ class RegistryClient:
             self._channel.call(call).close()
         except NotFound as error:
             return error.code in _UNKNOWN_REPOSITORY
-        except RegistryError as error:
-            if error.status is None:
-                raise
         return False
 
     def require_uploads(self, repository: Repository) -> None:
