@@ -53,10 +53,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = urllib3.Timeout(connect=10, read=60)
-# The first number also limits each write; the second is how long a registry may take to
-# check and move a large blob once it has it.
-_UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
 _HOSTS = 64
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOST_SECONDS = 30
@@ -65,6 +61,27 @@ _LOST_SECONDS = 30
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 _HUB_API = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a host may be silent before a connection to it is given up, in seconds.
+
+    ``connect`` until it takes a connection, ``read`` between two pieces of an answer, ``write``
+    until it takes a piece of an upload, ``verdict`` until it has checked and moved a large blob
+    that it has whole.
+    """
+
+    connect: float = 10
+    read: float = 60
+    write: float = 60
+    verdict: float = 300
+
+    def timeout(self, *, sending: bool) -> urllib3.Timeout:
+        """Return the limits of one request, with a body to send or without."""
+        if sending:  # The first number limits each write, too.
+            return urllib3.Timeout(connect=self.write, read=self.verdict)
+        return urllib3.Timeout(connect=self.connect, read=self.read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +214,7 @@ class Answer:
         try:
             return self._raw.read1(limit, decode_content=False)
         except AnyTimeoutError as error:
-            raise self._broken("nothing arrived for a minute") from error
+            raise self._broken("nothing arrived for too long") from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             raise self._broken(f"the connection broke: {_reason(error)}") from error
 
@@ -221,7 +238,9 @@ class Transport:
         insecure: frozenset[str] = frozenset(),
         workers: int = 8,
         clock: Clock | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience or Patience()
         self.clock: Clock = clock or StoppableClock(threading.Event())
         # A host without a port is meant with either scheme's.
         self._insecure = frozenset(
@@ -328,7 +347,7 @@ class Transport:
             retries=False,
             preload_content=False,
             decode_content=False,
-            timeout=_TIMEOUT if body is None else _UPLOAD_TIMEOUT,
+            timeout=self._patience.timeout(sending=body is not None),
         )
 
     def _manager(self, request: Request) -> urllib3.PoolManager:
