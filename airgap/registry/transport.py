@@ -271,7 +271,8 @@ class Transport:
         """Return ``scheme://host[:port]`` of a registry.
 
         It is https, always, unless ``insecure``: then the host is asked once, and if it
-        speaks no TLS but answers in plain HTTP, it is http for the rest of the run.
+        speaks no TLS but answers in plain HTTP, it is http for the rest of the run. Raises
+        Temporary when that answer breaks off.
         """
         api = _HUB_API if is_hub(host) else host
         if not insecure:
@@ -390,16 +391,26 @@ class Transport:
         return fault
 
     def _find_scheme(self, api: str) -> str | None:
-        """Return how an insecure host can be spoken to; None when it cannot be at all now."""
+        """Return how an insecure host can be spoken to; None when it cannot be at all now.
+
+        Raises Temporary when it has no TLS, and its plain answer breaks off: it is then not to
+        be spoken to in TLS.
+        """
+        no_tls = False
         for scheme in ("https", "http"):
-            probe = Request("GET", f"{scheme}://{api}/v2/", "", insecure=True)
+            probe = Request("GET", f"{scheme}://{api}/v2/", api, insecure=True)
             try:
                 self._open(probe, None).close()
-            except (SSLError, NewConnectionError, ProtocolError, ProxyError):
-                continue
-            except (HTTPError, OSError, http.client.HTTPException, ValueError):
-                return None
-            return scheme
+            except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+                if no_tls and isinstance(fault := _translated(error, probe), Temporary):
+                    raise fault from error
+                if not isinstance(
+                    error, SSLError | NewConnectionError | ProtocolError | ProxyError
+                ):
+                    return None
+                no_tls = isinstance(error, SSLError)
+            else:
+                return scheme
         return None
 
     def _wait_for(self, host: str) -> None:
