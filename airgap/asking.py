@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from airgap import limits
 from airgap.errors import IntegrityError
 from airgap.oci import graph
-from airgap.oci.model import Descriptor
+from airgap.oci.model import Descriptor, parse_manifest
 from airgap.reference import ImageReference
 from airgap.storage import storage_errors
 
@@ -87,6 +87,8 @@ class Asker:
         if known := self.memory.pinned(text):
             return known
         found = self.client.manifest(reference)
+        # What is no manifest is not remembered: once pinned, no later run would ask again.
+        parse_manifest(found.raw, found.media_type, text)
         descriptor = Descriptor(found.digest, len(found.raw), found.media_type)
         self.memory.keep(found.digest, found.raw)
         self.memory.pin(text, descriptor)

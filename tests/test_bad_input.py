@@ -221,9 +221,16 @@ def test_a_pinned_catalog_is_what_its_digest_says_or_nothing(site: Site) -> None
     assert_nothing_made(site)
 
 
-def test_after_the_upstream_is_mended_the_same_command_succeeds(site: Site) -> None:
-    site.upstream.fault("GET", CATALOG_BLOB, cut(after=10))
-    assert site.export("-q").status == 5
+@pytest.mark.parametrize(
+    ("path", "fault", "status"),
+    [(CATALOG_BLOB, cut(after=10), 5), (CATALOG_MANIFEST, answer(200, {}, b""), 4)],
+    ids=["blob", "manifest"],
+)
+def test_after_the_upstream_is_mended_the_same_command_succeeds(
+    site: Site, path: str, fault: Fault, status: int
+) -> None:
+    site.upstream.fault("GET", path, fault)
+    assert site.export("-q").status == status
     site.upstream.heal()
     assert site.export("-q").status == 0
     with_work = {path.name for path in site.folder.iterdir()}

@@ -274,11 +274,10 @@ class RegistryClient:
         with self._channel.call(call) as answer:
             if answer.status == 404:
                 return None
-            said = answer.headers.get("Docker-Content-Digest", "")
-        try:
-            return Digest.parse(said)
-        except MalformedDigest:
-            pass  # The header is optional, and often wrong: hash what is there.
+            said = _said_digest(answer)
+        if said is not None:
+            return said
+        # The header is optional, and often wrong: hash what is there.
         try:
             return self.read_manifest(repository, target).digest
         except (NotFound, IntegrityError):
@@ -356,6 +355,9 @@ class RegistryClient:
         self, scope: Scope, target: str, digest: Digest | None, what: str
     ) -> FetchedManifest:
         call = Call(scope, "GET", f"manifests/{target}", what, headers=_ACCEPT)
+        # By tag nothing but the header tells whether the bytes are those that were sent. It is
+        # often wrong, so the same bytes are believed when they arrive once more.
+        doubted: set[Digest] = set() if digest is None else {digest}
 
         def fetch() -> FetchedManifest:
             with self._channel.attempt(call) as answer:
@@ -367,7 +369,14 @@ class RegistryClient:
                 raw = answer.read(limits.MANIFEST)
                 if digest is not None:
                     _compare(raw, digest, what)
-                return FetchedManifest(raw, _media_type(answer), digest or digest_of(raw))
+                own = digest or digest_of(raw)
+                said = _said_digest(answer)
+                alike = said is None or said.algorithm != own.algorithm or said == own
+                if not alike and own not in doubted:
+                    doubted.add(own)
+                    told = f"{what}: {own} arrived, the registry calls it {said}"
+                    raise Temporary(IntegrityError(told), at_once=True)
+                return FetchedManifest(raw, _media_type(answer), own)
 
         return persist(self._channel.clock, fetch)
 
@@ -396,6 +405,14 @@ def _compare(raw: bytes, digest: Digest, what: str) -> None:
         check.finish()
     except IntegrityError as error:
         raise Temporary(IntegrityError(f"{what}: {error.message}"), attempts=2) from error
+
+
+def _said_digest(answer: Answer) -> Digest | None:
+    """Return the digest that a registry says its manifest has, None for none that is one."""
+    try:
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    except MalformedDigest:
+        return None
 
 
 def _media_type(answer: Answer) -> str:
