@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airgap.cli.running import GRACE_SECONDS
 from airgap.registry.directory import DirectoryStore
 from tests.support import images
 from tests.support.command import airgap, start_airgap
@@ -452,9 +453,45 @@ class TestSignals:
         assert site.import_().status == 0
         assert keeps(site.folder / "destination") == undisturbed.arrived
 
+    @SIGNALS
+    @pytest.mark.parametrize("path", [MANIFEST, BLOB], ids=["planning", "fetching"])
+    def test_a_second_one_ends_an_export_at_once(
+        self, undisturbed: Undisturbed, site: Site, number: int, status: int, path: str
+    ) -> None:
+        site.upstream.fault("GET", path, stall(60), hits=range(8, 1000))
+        interrupt_twice(site.exporting(), site, several(site.upstream, "GET", path), number, status)
+        site.upstream.heal()
+        assert_finishes(site, undisturbed.archive)
+
+    @SIGNALS
+    def test_a_second_one_ends_an_import_at_once(
+        self, undisturbed: Undisturbed, site: Site, number: int, status: int
+    ) -> None:
+        shutil.copy(undisturbed.archive, site.archive)
+        site.destination.fault("PUT", UPLOAD, stall(60), hits=range(8, 1000))
+        asked = several(site.destination, "PUT", UPLOAD)
+        interrupt_twice(importing(site), site, asked, number, status)
+        site.destination.heal()
+        assert site.import_().status == 0
+        assert keeps(site.folder / "destination") == undisturbed.arrived
+
 
 def several(registry: FaultyRegistry, method: str, path: str) -> Callable[[], bool]:
     return lambda: registry.count(method, path) > 7
+
+
+def interrupt_twice(
+    command: tuple[object, ...], site: Site, stuck: Callable[[], bool], number: int, status: int
+) -> None:
+    """Stop a run that cannot end by itself, twice: it does not live out its grace."""
+    with started(site, *command) as process:
+        wait_until(stuck)
+        process.send_signal(number)
+        time.sleep(0.3)  # two signals that come at once are one
+        assert process.poll() is None
+        process.send_signal(number)
+        process.communicate(timeout=GRACE_SECONDS - 0.5)
+    assert process.returncode == status
 
 
 def interrupt(
