@@ -37,6 +37,7 @@ class Gate:
     def __init__(self, user: str, password: str) -> None:
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._accepted = f"Basic {pair}"
+        self._mark = f"token-canary-{id(self):x}"
         self._valid: set[str] = set()
         self._given = 0
         self._lock = threading.Lock()
@@ -63,7 +64,7 @@ class Gate:
     def _token(self, host: str) -> Response:
         with self._lock:
             self._given += 1
-            token = tripwire.plant(f"token-canary-{id(self):x}-{self._given}", host)
+            token = f"{tripwire.plant(self._mark, host)}-{self._given}"
             self._valid.add(token)
         body = json.dumps({"token": token, "expires_in": 3600}).encode()
         return Response(HTTPStatus.OK, {"Content-Type": "application/json"}, (body,), len(body))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ _ELSEWHERE = ("quay.io", "ghcr.io", "docker.io", "registry.redhat.io", "registry
 class _Wire:
     allowed: dict[str, frozenset[str]] = field(default_factory=dict)
     tripped: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _wire = _Wire()
@@ -35,7 +37,8 @@ _wire = _Wire()
 
 def plant(secret: str, *hosts: str) -> str:
     """Let a password or a token be sent to these hosts alone; gives it back."""
-    _wire.allowed[secret] = _wire.allowed.get(secret, frozenset()) | frozenset(hosts)
+    with _wire.lock:
+        _wire.allowed[secret] = _wire.allowed.get(secret, frozenset()) | frozenset(hosts)
     return secret
 
 
@@ -72,9 +75,10 @@ def watch(headers: Mapping[str, str]) -> None:
     """Look for planted secrets in the headers of a request (their names in lower case)."""
     host = headers.get("host", "")
     readable = "\n".join(f"{value}\n{_decoded(value)}" for value in headers.values())
-    for secret, allowed in list(_wire.allowed.items()):
-        if secret in readable and host not in allowed:
-            _wire.tripped.append(f"{host} was sent {secret}")
+    with _wire.lock:
+        for secret, allowed in _wire.allowed.items():
+            if secret in readable and host not in allowed:
+                _wire.tripped.append(f"{host} was sent {secret}")
 
 
 def tripped() -> list[str]:
@@ -85,11 +89,9 @@ def tripped() -> list[str]:
 
 def leaks(written: bytes) -> set[str]:
     """Return the planted secrets that are in what a run has written, in any form they have."""
-    return {
-        secret
-        for secret in _wire.allowed
-        if any(form in written for form in _forms(secret.encode()))
-    }
+    with _wire.lock:
+        secrets = set(_wire.allowed)
+    return {s for s in secrets if any(form in written for form in _forms(s.encode()))}
 
 
 def _decoded(value: str) -> str:
