@@ -20,7 +20,11 @@ from airgap.cli.running import GRACE_SECONDS
 from airgap.registry.directory import DirectoryStore
 from tests.support import images
 from tests.support.command import airgap, start_airgap
-from tests.support.docker_registry import docker_registry, needs_docker_registry
+from tests.support.docker_registry import (
+    docker_registry,
+    needs_docker_registry,
+    running_registry,
+)
 from tests.support.faults import stall, throttle
 from tests.support.lab import CATALOG, Recipe, build_lab
 from tests.support.promise import entries, keeps, same_bytes
@@ -393,6 +397,41 @@ class TestImportIsKilled:
             assert process.returncode == KILLED
             assert airgap(*import_to(host)).status == 0
         assert kept("killed") == calm
+
+
+@needs_docker_registry
+class TestTheRegistryIsKilled:
+    @pytest.mark.parametrize(
+        "share",
+        [
+            pytest.param(share, marks=() if share == 0.5 else pytest.mark.slow)
+            for share in (0.05, 0.25, 0.5, 0.75, 0.95)
+        ],
+    )
+    def test_and_started_again_in_the_middle_of_an_import(
+        self, undisturbed: Undisturbed, site: Site, share: float
+    ) -> None:
+        def import_to(host: str) -> tuple[object, ...]:
+            return ("import", undisturbed.archive, host, "--insecure", "--to-manifests", manifests)
+
+        def kept(name: str) -> dict[str, bytes]:
+            found = keeps(site.folder / name / "docker")
+            return {n: content for n, content in found.items() if "/_uploads/" not in n}
+
+        manifests = site.manifests
+        with docker_registry(site.folder / "calm") as host:
+            assert airgap(*import_to(host)).status == 0
+        links, calm = count_links(site.folder / "calm"), kept("calm")
+        with running_registry(site.folder / "shaken") as registry:
+            with started(site, *import_to(registry.host)) as process:
+                wait_until(lambda: count_links(site.folder / "shaken") >= share * links)
+                registry.kill()
+                assert process.poll() is None, "the registry was killed too late"
+                time.sleep(0.3)
+                registry.start()
+                _, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+        assert kept("shaken") == calm
 
 
 def count_links(folder: Path) -> int:

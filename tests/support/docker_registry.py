@@ -43,6 +43,41 @@ LOGIN = ("operator", "secret-of-the-lab")
 _HTPASSWD = "operator:$2b$05$abcdefghijklmnopqrstuuqGHYMbQ50W.2jS6H50rIGh6XLFdVt92\n"
 
 
+class DockerRegistry:
+    """A registry that can be killed and started again at the same ``host``, with what it has."""
+
+    def __init__(self, directory: Path, *, closed: bool = False) -> None:
+        if _PROGRAM is None:
+            pytest.skip("docker-registry is not installed")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._port = _free_port()
+        self.host = f"127.0.0.1:{self._port}"
+        self._configuration = directory / "docker-registry.yml"
+        self._log = directory / "docker-registry.log"
+        text = _CONFIGURATION.format(directory=directory, port=self._port)
+        if closed:
+            (directory / "htpasswd").write_text(_HTPASSWD)
+            text += _LOGIN.format(path=directory / "htpasswd")
+        self._configuration.write_text(text)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert _PROGRAM is not None
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [_PROGRAM, "serve", str(self._configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        _wait_until_up(self._process, self._port, self._log)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @contextmanager
 def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     """Run a registry over plain HTTP that stores below ``directory``; gives its ``host:port``.
@@ -50,30 +85,19 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     One that is ``closed`` wants ``LOGIN``. A directory that an earlier registry has filled is
     served again. Skips the test when the program is not installed.
     """
-    if _PROGRAM is None:
-        pytest.skip("docker-registry is not installed")
-    directory.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    configuration = directory / "docker-registry.yml"
-    text = _CONFIGURATION.format(directory=directory, port=port)
-    if closed:
-        (directory / "htpasswd").write_text(_HTPASSWD)
-        text += _LOGIN.format(path=directory / "htpasswd")
-    configuration.write_text(text)
-    log = directory / "docker-registry.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [_PROGRAM, "serve", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    with running_registry(directory, closed=closed) as registry:
+        yield registry.host
+
+
+@contextmanager
+def running_registry(directory: Path, *, closed: bool = False) -> Iterator[DockerRegistry]:
+    """Run a registry as ``docker_registry`` does; gives the registry itself."""
+    registry = DockerRegistry(directory, closed=closed)
     try:
-        _wait_until_up(process, port, log)
-        yield f"127.0.0.1:{port}"
+        registry.start()
+        yield registry
     finally:
-        process.kill()
-        process.wait()
+        registry.kill()
 
 
 def _free_port() -> int:
