@@ -35,6 +35,7 @@ from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
+from airgap.registry.transport import Patience
 from airgap.verifier import Damage, VerifyResult, verify
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "StorageError",

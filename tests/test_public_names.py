@@ -38,6 +38,7 @@ NAMES = {
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "StorageError",
@@ -99,7 +100,10 @@ FIELDS: dict[type[Any], str] = {
     ),
     airgap.Missing: "reference reason bundles packages detail",
     airgap.Damage: "message images packages",
-    airgap.Access: "registry_config registries_conf insecure certificate_authority connections",
+    airgap.Access: (
+        "registry_config registries_conf insecure certificate_authority connections patience clock"
+    ),
+    airgap.Patience: "connect read write verdict",
     airgap.ManifestsOptions: "directory icsp_scope idms_scope max_icsp_size",
 }
 
