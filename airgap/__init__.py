@@ -36,6 +36,7 @@ from airgap.plan import Missing
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
 from airgap.registry.account import HostActivity
+from airgap.registry.transport import Patience
 from airgap.verifier import Damage, VerifyResult, verify
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "StorageError",

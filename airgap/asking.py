@@ -14,7 +14,7 @@ from airgap import limits
 from airgap.crew import Crew
 from airgap.errors import AirgapError, IntegrityError
 from airgap.oci import graph, media_types
-from airgap.oci.model import Descriptor
+from airgap.oci.model import Descriptor, parse_manifest
 from airgap.reference import ImageReference
 from airgap.storage import storage_errors
 
@@ -71,6 +71,8 @@ class Asker:
         if known := self.memory.pinned(text):
             return known
         found = self.client.manifest(ImageReference.parse(text))
+        # What is no manifest is not remembered: once pinned, no later run would ask again.
+        parse_manifest(found.raw, found.media_type, text)
         descriptor = Descriptor(found.digest, len(found.raw), found.media_type)
         self.memory.keep(found.digest, found.raw)
         self.memory.pin(text, descriptor)

@@ -39,6 +39,7 @@ NAMES = {
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "StorageError",
@@ -107,7 +108,10 @@ FIELDS: dict[type[Any], str] = {
         "host requests fetched fetched_bytes sent sent_bytes mounted present manifests_sent"
         " retries waited"
     ),
-    airgap.Access: "registry_config registries_conf insecure certificate_authority connections",
+    airgap.Access: (
+        "registry_config registries_conf insecure certificate_authority connections patience clock"
+    ),
+    airgap.Patience: "connect read write verdict",
     airgap.ManifestsOptions: "directory icsp_scope idms_scope max_icsp_size",
 }
 

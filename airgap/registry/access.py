@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,13 @@ from airgap.registry.client import RegistryClient
 from airgap.registry.credentials import Credentials
 from airgap.registry.registries_conf import RegistriesConf
 from airgap.registry.retry import StoppableClock
-from airgap.registry.transport import Transport
+from airgap.registry.transport import Patience, Transport
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from airgap.registry.retry import Clock
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class Access:
 
     ``insecure`` concerns only the hosts that the operator names in the same breath: the
     catalogs' on export, the destination's on import. Files that are None are looked for in
-    the usual places.
+    the usual places. ``patience`` is had with silent hosts; ``clock`` makes, from the event
+    that stops a run, what its waits between attempts go by.
     """
 
     registry_config: Path | None = None
@@ -36,6 +39,8 @@ class Access:
     insecure: bool = False
     certificate_authority: Path | None = None
     connections: int = pace.MOST
+    patience: Patience = field(default_factory=Patience)
+    clock: Callable[[threading.Event], Clock] = StoppableClock
 
     def connect(
         self, named_hosts: Iterable[str], stop: threading.Event, *, writes: bool = False
@@ -49,7 +54,8 @@ class Access:
             certificate_authority=self.certificate_authority,
             insecure=frozenset(named_hosts) if self.insecure else frozenset(),
             most=self.connections,
-            clock=StoppableClock(stop),
+            clock=self.clock(stop),
+            patience=self.patience,
         )
         credentials = Credentials.load(self.registry_config, os.environ, _home())
         for warning in credentials.warnings:

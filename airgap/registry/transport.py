@@ -64,10 +64,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = urllib3.Timeout(connect=10, read=60)
-# The first number also limits each write; the second is how long a registry may take to
-# check and move a large blob once it has it.
-_UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
 _HOSTS = 64
 _CONNECTIONS = 64
 """How many idle ones are kept, of how many hosts, and of each."""
@@ -75,6 +71,27 @@ _CONNECTIONS = 64
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a host may be silent before a connection to it is given up, in seconds.
+
+    ``connect`` until it takes a connection, ``read`` between two pieces of an answer, ``write``
+    until it takes a piece of an upload, ``verdict`` until it has checked and moved a large blob
+    that it has whole.
+    """
+
+    connect: float = 10
+    read: float = 60
+    write: float = 60
+    verdict: float = 300
+
+    def timeout(self, *, sending: bool) -> urllib3.Timeout:
+        """Return the limits of one request, with a body to send or without."""
+        if sending:  # The first number limits each write, too.
+            return urllib3.Timeout(connect=self.write, read=self.verdict)
+        return urllib3.Timeout(connect=self.connect, read=self.read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +241,7 @@ class Answer:
         try:
             return self._raw.read1(limit, decode_content=False)
         except AnyTimeoutError as error:
-            raise self._broken("nothing arrived for a minute") from error
+            raise self._broken("nothing arrived for too long") from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             raise self._broken(f"the connection broke: {_reason(error)}") from error
 
@@ -250,7 +267,9 @@ class Transport:
         insecure: frozenset[str] = frozenset(),
         most: int = pace.MOST,
         clock: Clock | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience or Patience()
         self.clock: Clock = clock or StoppableClock(threading.Event())
         self.pace = Pace(self.clock, most)
         self.account = Account()
@@ -286,7 +305,8 @@ class Transport:
         """Return ``scheme://host[:port]`` of a registry.
 
         It is https, always, unless ``insecure``: then the host is asked once, and if it
-        speaks no TLS but answers in plain HTTP, it is http for the rest of the run.
+        speaks no TLS but answers in plain HTTP, it is http for the rest of the run. Raises
+        Temporary when that answer breaks off.
         """
         api = locations.HUB_API if is_hub(host) else host
         if not insecure:
@@ -375,7 +395,7 @@ class Transport:
             retries=False,
             preload_content=False,
             decode_content=False,
-            timeout=_TIMEOUT if body is None else _UPLOAD_TIMEOUT,
+            timeout=self._patience.timeout(sending=body is not None),
         )
 
     def _manager(self, request: Request) -> urllib3.PoolManager:
@@ -406,16 +426,26 @@ class Transport:
         return manager
 
     def _find_scheme(self, api: str) -> str | None:
-        """Return how an insecure host can be spoken to; None when it cannot be at all now."""
+        """Return how an insecure host can be spoken to; None when it cannot be at all now.
+
+        Raises Temporary when it has no TLS, and its plain answer breaks off: it is then not to
+        be spoken to in TLS.
+        """
+        no_tls = False
         for scheme in ("https", "http"):
-            probe = Request("GET", f"{scheme}://{api}/v2/", "", insecure=True)
+            probe = Request("GET", f"{scheme}://{api}/v2/", api, insecure=True)
             try:
                 self._open(probe, None).close()
-            except (SSLError, NewConnectionError, ProtocolError, ProxyError):
-                continue
-            except (HTTPError, OSError, http.client.HTTPException, ValueError):
-                return None
-            return scheme
+            except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+                if no_tls and isinstance(fault := _translated(error, probe), Temporary):
+                    raise fault from error
+                if not isinstance(
+                    error, SSLError | NewConnectionError | ProtocolError | ProxyError
+                ):
+                    return None
+                no_tls = isinstance(error, SSLError)
+            else:
+                return scheme
         return None
 
     def _wait_for(self, host: str, request: Request) -> None:

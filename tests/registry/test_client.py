@@ -93,6 +93,19 @@ def test_a_wrong_digest_header_is_not_believed(world: World) -> None:  # N31
     assert world.client().manifest(world.reference()).digest == digest_of(RAW)
 
 
+def test_a_tag_whose_bytes_are_not_what_the_registry_says_is_asked_again(world: World) -> None:
+    headers = {"Content-Type": OCI, "Docker-Content-Digest": str(digest_of(RAW))}
+    world.answer(Reply(200, headers, RAW.replace(b"2", b"3")), Reply(200, headers, RAW))
+    assert world.client().manifest(world.reference()).raw == RAW
+
+
+def test_refuses_a_tag_whose_bytes_are_never_the_same(world: World) -> None:
+    headers = {"Content-Type": OCI, "Docker-Content-Digest": str(digest_of(RAW))}
+    world.answer(*(Reply(200, headers, b"{%d}" % number) for number in range(9)))
+    with pytest.raises(IntegrityError, match=r"the registry calls it sha256:.*given up after 6"):
+        world.client().manifest(world.reference())
+
+
 def test_refuses_other_bytes_than_the_digest(world: World) -> None:
     world.answer(manifest(b"{}"))
     with pytest.raises(IntegrityError, match=str(digest_of(b"{}"))):

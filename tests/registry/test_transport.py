@@ -9,8 +9,10 @@ import pytest
 
 from airgap import __version__, limits
 from airgap.errors import Interrupted, RegistryError, Unreachable, UsageError
+from airgap.registry.directory import DirectoryStore
 from airgap.registry.retry import Temporary
 from airgap.registry.transport import BodyFailed, Request, Transport
+from tests.support.faults import FaultyRegistry, reset
 from tests.support.http import Asked, FakeClock, Reply, Server, certificate, serve
 
 if TYPE_CHECKING:
@@ -332,6 +334,18 @@ def test_an_insecure_host_without_tls_is_spoken_to_in_plain_http(
     for _ in range(3):
         assert sender.origin(server.host, insecure=True) == f"http://{server.host}"
     assert server.paths == ["GET /v2/"]
+
+
+def test_an_insecure_host_whose_first_answer_breaks_off_is_asked_again(
+    stack: ExitStack, clock: FakeClock, tmp_path: Path
+) -> None:
+    registry = FaultyRegistry(DirectoryStore(tmp_path, durable=False))
+    server = stack.enter_context(registry)
+    server.fault("GET", "/v2/", reset(), hits=(1,))
+    sender = transport(stack, clock, insecure=frozenset({server.host}))
+    with pytest.raises(Temporary, match="the connection broke"):
+        sender.origin(server.host, insecure=True)
+    assert sender.origin(server.host, insecure=True) == f"http://{server.host}"
 
 
 def test_an_insecure_host_with_tls_keeps_it_unverified(

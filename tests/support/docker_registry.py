@@ -92,10 +92,17 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     One that is ``closed`` wants ``LOGIN``. A directory that an earlier registry has filled is
     served again. Skips the test when the program is not installed.
     """
+    with running_registry(directory, closed=closed) as registry:
+        yield registry.host
+
+
+@contextmanager
+def running_registry(directory: Path, *, closed: bool = False) -> Iterator[DockerRegistry]:
+    """Run a registry as ``docker_registry`` does; gives the registry itself."""
     registry = DockerRegistry(directory, closed=closed)
     try:
         registry.start()
-        yield registry.host
+        yield registry
     finally:
         registry.kill()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airgap.errors import Interrupted
+from tests.support import tripwire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -145,6 +146,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
+            tripwire.watch({name.lower(): value for name, value in self.headers.items()})
             asked = Asked(self.command, self.path, self.headers, body)
             server.asked.append(asked)
             if len(body) < length:
