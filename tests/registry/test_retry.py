@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import threading
 import time
 
@@ -47,7 +48,10 @@ def test_the_delay_doubles_at_most_and_stays_below_a_minute() -> None:
     assert all(0 <= delay <= min(60, 2**n) for n, delay in enumerate(clock.slept))
 
 
-def test_all_attempts_last_long_enough_for_a_registry_to_start_again() -> None:
+def test_all_attempts_last_long_enough_for_a_registry_to_start_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
     clock = FakeClock()
     attempts = Attempts(clock)
     for _ in range(ATTEMPTS - 1):

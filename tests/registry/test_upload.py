@@ -367,6 +367,20 @@ def test_a_chunk_that_broke_off_goes_on_where_the_registry_is(
     assert world.asked("PATCH")[2].headers["Content-Range"].startswith(f"{start}-")
 
 
+def test_a_session_of_no_bytes_that_is_told_as_one_is_begun_at_its_start(
+    world: World, uploads: Uploads
+) -> None:
+    def refuse(asked: Asked) -> Reply | None:
+        if asked.method == "PATCH" and len(world.asked("PATCH")) == 1:
+            return Reply(0)
+        return Reply(405) if asked.method == "PUT" and asked.body else None
+
+    uploads.refuse = refuse
+    send(world, BLOB)
+    assert uploads.blobs == {str(DIGEST): BLOB}
+    assert [a.headers["Content-Range"] for a in world.asked("PATCH")] == [f"0-{SIZE - 1}"] * 2
+
+
 @pytest.mark.parametrize("kept", [1, 1000])
 def test_fewer_bytes_than_were_sent_are_believed(world: World, uploads: Uploads, kept: int) -> None:
     def refuse(asked: Asked) -> Reply | None:
