@@ -74,7 +74,7 @@ def copy_listed(
         targets = _targets(found.plan, copies)
         pushes = run.push(client, upstream, rounds(targets), force_tags=force_tags, down=down)
         lacking, failed = upstream.sorted_out(pushes)
-    each_once = {hole.reference: hole for hole in (*holes, *found.missing, *lacking)}
+    each_once = {hole.reference: hole for hole in (*holes, *lacking)}
     arrived = sum(len(push.arrived) for push in pushes)
     return CopyResult.of(arrived, pushes, each_once.values(), failed, copies=len(copies))
 

@@ -401,6 +401,24 @@ def test_a_mirror_brings_what_export_and_import_bring(site: Site, catalog: str) 
     assert [one.files for one in pushed] == [one.files for one in catalog_of(site.archive)]
 
 
+@pytest.mark.parametrize("reader", ["mirror", "export"])
+def test_a_list_names_the_catalog_that_would_travel(site: Site, reader: str) -> None:
+    flags = (*REBUILD, "--package", "etcd@head")
+    assert site.mirror(*flags).status == 0
+    (site.manifests / "receipt.json").unlink()
+    files = {path.name: path.read_bytes() for path in site.manifests.iterdir()}
+    shutil.rmtree(site.manifests)
+    if reader == "mirror":
+        assert site.mirror(*flags, "--manifests-only").status == 0
+    else:
+        where = ("--for", site.destination.host, "--to-manifests", site.manifests)
+        through = ("--registries-conf", site.registries_conf)
+        ran = airgap("export", CATALOG, *flags, "--manifests-only", *where, *through)
+        assert ran.status == 0
+    (site.manifests / "bundles.db").unlink()
+    assert {path.name: path.read_bytes() for path in site.manifests.iterdir()} == files
+
+
 def test_the_tag_of_the_whole_catalog_is_not_moved_unless_told(site: Site) -> None:
     whole = site.folder / "whole.tar"
     assert site.export("-q", archive=whole).status == 0

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airgap.catalog.graph import ChannelGraph
+from airgap.catalog.graph import ChannelGraph, named
 from airgap.catalog.properties import AllOf, AnyOf, Api, NoneOf, PackageVersions, Undecided
 from airgap.catalog.versions import MalformedVersion, VersionRange, stated
-from airgap.errors import CatalogError
+from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -51,6 +51,19 @@ class Dependencies:
     def unmet(self) -> tuple[Need, ...]:
         """The needs that nothing in the catalog meets."""
         return tuple(need for need in self.needs if need.met_by is None)
+
+    def in_words(self) -> Iterator[str]:
+        """Say what is needed besides the first bundles, by which, and what the catalog lacks."""
+        asking: dict[Bundle | Requirement, list[Need]] = defaultdict(list)
+        for need in self.needs:
+            asking[need.met_by or need.requirement].append(need)
+        for bundle in self.further:
+            names = named(dict.fromkeys(need.bundle.name for need in asking[bundle]))
+            what = f"{printable(bundle.name)} of package {printable(bundle.package)}"
+            yield f"{what} is needed too, by {names}: {asking[bundle][0].requirement}"
+        for requirement in dict.fromkeys(need.requirement for need in self.unmet):
+            names = named(dict.fromkeys(need.bundle.name for need in asking[requirement]))
+            yield f"nothing in the catalog meets what is needed by {names}: {requirement}"
 
 
 def resolve(catalog: Catalog, bundles: Iterable[Bundle]) -> Dependencies:

@@ -167,7 +167,7 @@ class TestUnknown:
             ("clusterloging", "no package 'clusterloging' in the catalog: did you mean clusterl"),
             ("logging", "did you mean clusterlogging?"),
             ("zzz", "nothing comes near"),
-            ("clusterlogging:4.5", "clusterlogging: channel '4.5' in the catalog: did you mean 4."),
+            ("clusterlogging:4.5", "no channel '4.5' in package clusterlogging: did you mean 4."),
             ("etcd@>=9", "package 'etcd@>=9': no such bundle; the versions are from 2.0.0"),
         ],
     )
@@ -234,6 +234,11 @@ class TestDependencies:
         selected = chosen("clusterlogging:4.3@head")
         assert [bundle.name for bundle in selected.dependencies.further] == ["etcd.2"]
         assert "q.io/etcd.2" not in selected.images
+
+    def test_are_told_of_a_part_and_not_of_all(self) -> None:
+        (line,) = (r for r in chosen("clusterlogging:4.3@head").remarks if "needed" in r)
+        assert line.startswith("etcd.2 of package etcd is needed too, by clusterlogging.4.3.33")
+        assert not any("need" in line for line in select(CATALOG, Selection()).remarks)
 
     def test_are_taken_when_asked_for(self) -> None:
         selected = chosen("clusterlogging:4.3@head", dependencies=True)
