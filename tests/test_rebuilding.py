@@ -222,6 +222,20 @@ class TestDocuments:
             }
             assert set(reading.packages["two"][1]) == {"fast"}
 
+    @pytest.mark.parametrize("wish", ["fst", "stable"])
+    def test_get_no_default_channel_that_is_not_taken(self, site: Site, wish: str) -> None:
+        config = site.folder / "imageset.yaml"
+        config.write_text(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n"
+            f"  operators:\n  - catalog: {FILE_BASED}\n    packages:\n"
+            f"    - name: two\n      defaultChannel: {wish}\n      channels: [{{name: fast}}]\n"
+        )
+        where = ("-o", site.archive, "--registries-conf", site.registries_conf)
+        ran = airgap("export", "--config", config, "--rebuild-catalog", *where)
+        assert ran.status == 2
+        assert f"package two: '{wish}' is to be its default channel, and what is taken" in ran.err
+        assert not site.archive.exists()
+
 
 @pytest.mark.parametrize("form", ["tag", "digest", "both"])
 def test_the_name_of_what_travels_is_true(site: Site, form: str) -> None:
