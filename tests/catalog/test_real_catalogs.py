@@ -24,6 +24,7 @@ from airgap.catalog import (
 from airgap.catalog.as_database import save
 from airgap.catalog.database_writer import write
 from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, read, read_local
+from airgap.catalog.select import HEAD, PackageChoice, Selection, select
 from airgap.catalog.tree import LocalFile, LocalTree
 from airgap.oci.rootfs import FileTree, Layer
 from tests.support.layers import file, layer, tree
@@ -175,6 +176,19 @@ def _pairs(catalog: Catalog, prefix: str = "") -> set[tuple[str, str]]:
     return {(image, f"{prefix}{bundle.name}") for image, bundles in wanted for bundle in bundles}
 
 
+def _assert_parts_want_what_is_known(catalog: Catalog, pairs: set[tuple[str, str]]) -> None:
+    """Each package, and the heads of each, want what somebody else found that bundles want."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for image, name in pairs:
+        known[name].add(image)
+    chosen = {bundle.package for bundle in catalog.bundles} - {""}
+    for package in (package for package in catalog.packages if package.name in chosen):
+        for versions in (None, HEAD):
+            part = select(catalog, Selection((PackageChoice(package.name, (), versions),)))
+            assert {bundle.package for bundle in part.bundles} == {package.name}
+            assert set(part.images) == set().union(*(known[b.name] for b in part.bundles))
+
+
 def silent(catalog: Catalog) -> Catalog:
     """The catalog without what was odd about its files."""
     return replace(catalog, problems=())
@@ -232,6 +246,12 @@ class TestFileBased:
         assert catalog.unreadable == ()
         assert catalog.problems == ()
 
+    def test_a_package_wants_what_its_bundles_want(self, file_based: Published) -> None:
+        pairs = {
+            (image, name.removeprefix("olm.bundle:")) for image, name in file_based.pairs or ()
+        }
+        _assert_parts_want_what_is_known(filebased.read(file_based.tree, ""), pairs)
+
     def test_its_database_holds_the_same(self, file_based: Published, tmp_path: Path) -> None:
         catalog = filebased.read(file_based.tree, "")
         for contents in ((), filebased_contents.contents(file_based.tree, "")):
@@ -255,6 +275,12 @@ class TestPackageManifests:
         assert list(catalog.images) == manifests.images
         assert manifests.pairs in (None, _pairs(catalog))
         assert catalog.unreadable == ()
+
+    def test_a_package_wants_what_its_bundles_want(self, manifests: Published) -> None:
+        if manifests.pairs is None:
+            pytest.skip(f"nobody else has read {manifests}")
+        catalog = packagemanifests.read(manifests.tree, [manifests.inside])
+        _assert_parts_want_what_is_known(catalog, manifests.pairs)
 
     def test_its_database_holds_the_same(self, manifests: Published, tmp_path: Path) -> None:
         catalog = packagemanifests.read(manifests.tree, [manifests.inside])
