@@ -22,7 +22,7 @@ from airgap.catalog.image import read_image
 from airgap.catalog.read import SQLITE
 from airgap.cluster import Announced
 from airgap.errors import HOLES, MalformedReference, UsageError, printable
-from airgap.local_catalogs import refuse_inside
+from airgap.local_catalogs import is_local, refuse_inside
 from airgap.manifests import ManifestsOptions, cluster_files, put_files
 from airgap.offers import read_catalogs, unreadable
 from airgap.plan import Missing, Reason, blob_holes, plan_holes
@@ -114,9 +114,10 @@ def list_images(
     options = options or ManifestsOptions()
     prefix = None if destination is None else DestinationPrefix.parse(destination)
     _refuse_one_path_for_several(path, len(inquiry.catalogs))
-    for written_to in (options.directory or Path.cwd() / "manifests", path and path.local):
-        if written_to:
-            refuse_inside(inquiry.catalogs, written_to)
+    _refuse_place_in_no_image(path, inquiry.catalogs)
+    refuse_inside(inquiry.catalogs, options.directory or Path.cwd() / "manifests")
+    if path is not None:
+        refuse_inside(inquiry.catalogs, path.local)
     with temporary_directory() as folder:
         with access.connect(inquiry.hosts, stop) as client:
             asker = Asker(client, Work(folder))
@@ -190,6 +191,13 @@ def list_archive(
 def _refuse_one_path_for_several(path: DatabasePath | None, catalogs: int) -> None:
     if path is not None and catalogs > 1:
         raise UsageError(f"--path is about one catalog, and there are {catalogs}")
+
+
+def _refuse_place_in_no_image(path: DatabasePath | None, catalogs: Sequence[str]) -> None:
+    for text in filter(is_local, catalogs if path is not None and path.inside else ()):
+        raise UsageError(
+            f"--path: {printable(text)} is no image to look into", hint="Write --path /:LOCAL."
+        )
 
 
 def _default(offer: Offer) -> Path:

@@ -549,6 +549,15 @@ class TestImport:
         assert site.tags_at_destination() == tags
 
 
+def test_a_place_in_its_image_is_refused_as_there_is_none_yet(site: Site, tmp_path: Path) -> None:
+    listing = ("export", file_based(site), "--manifests-only", "--to-manifests", tmp_path / "out")
+    refused = airgap(*listing, "--path", f"/configs:{tmp_path}")
+    assert refused.status == 2
+    assert "is no image" in refused.err
+    assert airgap(*listing, "--path", f"/:{tmp_path}").status == 0
+    assert (tmp_path / "bundles.db").exists()
+
+
 @pytest.mark.parametrize("flags", [(), ("--rebuild-catalog", "--package", "thing")])
 def test_a_list_is_what_a_mirror_writes(site: Site, flags: tuple[str, ...]) -> None:
     catalog = str(file_based(site))

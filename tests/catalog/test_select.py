@@ -149,10 +149,11 @@ def test_an_image_names_only_the_bundles_selected() -> None:
 
 
 def test_says_that_a_range_takes_a_prerelease_of_its_end() -> None:
-    (remark,) = chosen("clusterlogging@>=4.3.0,<4.4.0").remarks[1:]
+    (remark,) = (r for r in chosen("clusterlogging@>=4.3.0,<4.4.0").remarks if "below" in r)
     assert "takes clusterlogging.4.4.0, because a pre-release of 4.4.0 is below it" in remark
     for text in ("<4.4.0-0", "<4.4", "<=4.4.0", "4.4.0-1.p0", "<4.4.1"):
-        assert len(chosen(f"clusterlogging@{text}").remarks) == 1, text
+        remarks = chosen(f"clusterlogging@{text}").remarks
+        assert not any("pre-release" in line for line in remarks), text
 
 
 class TestUnknown:
