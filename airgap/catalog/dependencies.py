@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from airgap.catalog.graph import ChannelGraph, named
 from airgap.catalog.properties import AllOf, AnyOf, Api, NoneOf, PackageVersions, Undecided
-from airgap.catalog.versions import MalformedVersion, VersionRange, stated
+from airgap.catalog.versions import stated, stated_range
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def meets(bundle: Bundle, requirement: Requirement) -> bool:
         case Api():
             return requirement in bundle.provides
         case PackageVersions():
-            versions, version = _range(requirement.versions), stated(bundle.version)
+            versions, version = stated_range(requirement.versions), stated(bundle.version)
             known = versions is not None and version is not None and version in versions
             return known and bundle.package == requirement.package
         case AllOf():
@@ -207,11 +206,3 @@ def _channels_by_preference(catalog: Catalog) -> list[tuple[str, Channel]]:
 
 def _key(bundle: Bundle) -> tuple[str, str]:
     return bundle.package, bundle.name
-
-
-@lru_cache(maxsize=4096)
-def _range(text: str) -> VersionRange | None:
-    try:
-        return VersionRange.parse(text)
-    except MalformedVersion:
-        return None
