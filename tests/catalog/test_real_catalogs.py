@@ -160,8 +160,8 @@ def _pairs(catalog: Catalog, prefix: str = "") -> set[tuple[str, str]]:
 def _assert_parts_want_what_is_known(catalog: Catalog, pairs: set[tuple[str, str]]) -> None:
     """Each package, and the heads of each, want what somebody else found that bundles want."""
     known: dict[str, set[str]] = defaultdict(set)
-    for image, name in pairs:
-        known[name].add(image)
+    for image, bundle_name in pairs:
+        known[bundle_name].add(image)
     chosen = {bundle.package for bundle in catalog.bundles} - {""}
     for package in (package for package in catalog.packages if package.name in chosen):
         for versions in (None, HEAD):
