@@ -77,7 +77,7 @@ def copy_listed(
             client, upstream, rounds(targets), force_tags=force_tags, recheck=recheck, down=down
         )
         lacking, failed = upstream.sorted_out(pushes)
-    each_once = {hole.reference: hole for hole in (*holes, *found.missing, *lacking)}
+    each_once = {hole.reference: hole for hole in (*holes, *lacking)}
     arrived = sum(len(push.arrived) for push in pushes)
     return CopyResult.of(
         arrived, pushes, each_once.values(), failed, client.activity(), copies=len(copies)

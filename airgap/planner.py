@@ -27,7 +27,6 @@ from airgap.errors import (
     StorageError,
     Unreachable,
     UsageError,
-    printable,
 )
 from airgap.oci import graph
 from airgap.offers import bounded, read_catalogs, unreadable
@@ -88,7 +87,7 @@ def survey(
         for remark in listed.copies.remarks:
             progress.say(remark)
         chosen = _as_listed(chosen, offers, listed, surveyor)
-    offers = sorted(_travelling(question, offers, asker, progress), key=lambda o: o.order)
+    offers = travelling(question, offers, asker, progress)
     wanted = planning.in_order(Wanted(i, tuple(sorted(b))) for i, b in chosen.images.items())
     answers = surveyor.look_up_all(wanted, progress, stop)
     plan = planning.make_plan(
@@ -188,7 +187,7 @@ def tags_of(
 ) -> tuple[dict[ImageReference, list[str]], list[Missing]]:
     """Ask for the tags of wildcards' repositories; a wildcard that matches none is missing.
 
-    Raises RegistryError without ``continue_on_error``, and UsageError as matching does.
+    Raises RegistryError and Blocked without ``continue_on_error``, UsageError as matching does.
     """
     tags: dict[ImageReference, list[str]] = {}
     unmatched: list[Missing] = []
@@ -201,7 +200,7 @@ def tags_of(
         source = wildcard.source
         try:
             tags[source] = tags.get(source) or client.tags(source.repository)
-        except RegistryError as error:
+        except (RegistryError, Blocked) as error:
             if not continue_on_error:
                 raise
             tags[source] = []
@@ -261,22 +260,30 @@ def choose(question: Question, offers: Sequence[Offer], progress: Progress) -> C
             names.update(bounded(bundle.name) for bundle in wanting)
         for extra in selected.extra_images:
             images.setdefault(str(extra), set())
-        for bundle in () if share.dependencies else selected.dependencies.further:
-            progress.say(
-                f"{offer.reference}: what was selected needs {printable(bundle.name)} too, of"
-                f" package {printable(bundle.package)}; --with-dependencies takes it along"
-            )
+        if selected.dependencies.further:
+            along = "what is needed too comes along"
+            advice = along if share.dependencies else f"with --with-dependencies {along}"
+            progress.say(f"{offer.reference}: {advice}")
     for offer in offers:
         images.pop(offer.reference, None)
     return Chosen(images, bundles, [(p, Reason.UNREADABLE) for p, _ in unreadable(offers)])
 
 
-def _travelling(
+def travelling(
     question: Question, offers: Sequence[Offer], asker: Asker, progress: Progress
 ) -> list[Offer]:
-    """Return the catalogs as they are, or reduced to their shares of the question."""
-    if not question.rebuild:
-        return list(offers)
+    """Return the catalogs as they are, or reduced to their shares of the question, in order.
+
+    Raises UsageError for what cannot be reduced, and what ``rebuild_catalog`` raises.
+    """
+    there = _rebuilt(question, offers, asker, progress) if question.rebuild else offers
+    return sorted(there, key=lambda offer: offer.order)
+
+
+def _rebuilt(
+    question: Question, offers: Sequence[Offer], asker: Asker, progress: Progress
+) -> list[Offer]:
+    """Return the catalogs reduced to their shares; one that is taken whole stays as it is."""
     rebuilt = []
     for offer, share in zip(offers, _shares(offers, question), strict=True):
         if share is None:

@@ -19,6 +19,7 @@ from airgap.archive.layout import INVENTORY_OFFSET
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import state_path
 from airgap.archive.work import work_path
+from airgap.catalog.read import CONFIGS_LABEL
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.server import RegistryServer
@@ -40,7 +41,7 @@ from tests.support.site import Site, Supply, open_site
 from tests.support.upstream import put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from airgap.digest import Digest
@@ -317,6 +318,70 @@ def _catalog_naming(folder: Path, reference: str) -> images.Image:
         change = "UPDATE related_image SET image = ? WHERE image = ?"
         connection.execute(change, (reference, one))
     return images.image([images.file_layer("bundles.db", database)])
+
+
+def _catalog_of(
+    site: Site, files: Mapping[str, object], labels: dict[str, str] | None = None
+) -> str:
+    """Put a catalog of files into the upstream registry."""
+    content = {path: json.dumps(value).encode() for path, value in files.items()}
+    image = images.image([images.layer(content)], labels=labels or {})
+    put(DirectoryStore(site.supply.folder, durable=False), "quay.io/lab/odd", image, "v2")
+    return "quay.io/lab/odd:v2"
+
+
+def test_images_that_only_variables_of_operators_name_are_listed(site: Site) -> None:
+    variable = {"name": "RELATED_IMAGE_DB", "value": "quay.io/test/db:1"}
+    pod = {"containers": [{"image": "quay.io/test/etcd.0.9.2", "env": [variable]}]}
+    deployments = [{"spec": {"template": {"spec": pod}}}]
+    csv = {
+        "kind": "ClusterServiceVersion",
+        "metadata": {"name": "etcd.1"},
+        "spec": {"install": {"strategy": "deployment", "spec": {"deployments": deployments}}},
+    }
+    package = {"packageName": "etcd", "channels": [{"name": "alpha", "currentCSV": "etcd.1"}]}
+    files = {"m/etcd.package.yaml": package, "m/1/etcd.clusterserviceversion.yaml": csv}
+    ran = site.export(catalog=_catalog_of(site, files))
+    assert ran.status == 0
+    assert "bundle 'etcd.1': RELATED_IMAGE_DB is 'quay.io/test/db:1'" in ran.err
+    assert "quay.io/test/db:1" not in {
+        str(image.reference) for image in plan_of(site.archive).images
+    }
+
+
+def test_hostile_names_in_a_catalog_make_no_file_and_no_escape(site: Site) -> None:
+    package = "../../\x1b[2J" + "x" * 5_000
+    channel = {
+        "schema": "olm.channel",
+        "package": package,
+        "name": "\u202ec",
+        "entries": [{"name": "/b"}],
+    }
+    bundle = {
+        "schema": "olm.bundle",
+        "package": package,
+        "name": "/b",
+        "image": "quay.io/test/etcd.0.9.2",
+        "relatedImages": [{"image": "quay.io/\x1b]0;title\x07/../x"}],
+    }
+    files = {"configs/a.json": bundle, "configs/b.json": channel}
+    beside = set(site.folder.parent.iterdir())
+    ran = site.export("-v", catalog=_catalog_of(site, files, {CONFIGS_LABEL: "/configs"}))
+    assert ran.status == 3
+    imported = site.import_()
+    assert imported.status == 3
+    listed = airgap("inspect", site.archive)
+    for text in (ran.text, imported.text, listed.text):
+        assert all(character.isprintable() or character == "\n" for character in text)
+    for path in site.manifests.glob("*.yaml"):
+        assert "\x1b" not in path.read_text() and package not in path.read_text()
+    assert set(site.folder.parent.iterdir()) == beside
+    assert {path.name for path in site.folder.iterdir()} == {
+        "olm.tar",
+        "registries.conf",
+        "destination",
+        "manifests",
+    }
 
 
 def test_terminal_escapes_of_a_registry_are_not_printed(site: Site) -> None:

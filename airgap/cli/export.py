@@ -32,7 +32,7 @@ _BESIDE_A_LIST = (
     "config",
     "rebuild_catalog",
 )
-_OF_ARCHIVES = ("archive", "files", "dry_run", "recheck", "rebuild_catalog")
+_OF_ARCHIVES = ("archive", "files", "dry_run", "recheck")
 _OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
 _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""

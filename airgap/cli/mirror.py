@@ -44,7 +44,8 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
     if value != ".*":
         raise click.BadParameter(
             "an index is always taken whole: with some of its images left out it has another"
-            " digest, and whoever pulls by digest finds nothing. Only '.*' is accepted."
+            " digest, and whoever pulls by digest finds nothing. Only '.*' is accepted;"
+            " --index-filter-by-os chooses which variant of a catalog is read."
         )
     return value
 

@@ -37,7 +37,7 @@ from airgap.registry.upload import Blob as UploadedBlob
 from airgap.registry.upload import Uploader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from airgap.arrival import Arrival
     from airgap.digest import Bytes
@@ -172,6 +172,45 @@ class RegistryClient:
             else:
                 return
         yield from download.pieces(self._scope(places[-1], _PULL))
+
+    def tags(self, repository: Repository) -> list[str]:
+        """Return every tag of a source repository, at its location; mirrors may have a part.
+
+        They are asked where the location does not answer. What is in the list and cannot be a
+        tag is left out, with a warning. Raises NotFound where there is no such repository,
+        UsageError for a blocked registry.
+        """
+        places = self._registries.candidates(ImageReference(repository.host, repository.path))
+        found = self._first(
+            self._reachable_first(reversed(places)),
+            lambda place: self._all_tags(self._scope(place, _PULL)),
+        )
+        tags = [tag for tag in found if _is_tag(repository, tag)]
+        if len(tags) < len(found):
+            first = printable(repr(next(tag for tag in found if not _is_tag(repository, tag))))
+            count = len(found) - len(tags)
+            _log.warning("%s: %d names in its list are no tags: %s, …", repository, count, first)
+        return tags
+
+    def _all_tags(self, scope: Scope) -> list[str]:
+        found: list[str] = []
+        path, seen = "tags/list?n=1000", set[str]()
+        while path and path not in seen:
+            if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
+                raise RegistryError(f"{scope.repository}: the list of tags does not end")
+            seen.add(path)
+            page, path = self._tags_page(scope, path)
+            found += page
+        return found
+
+    def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
+        call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
+
+        def fetch() -> tuple[list[str], str]:
+            with self._channel.attempt(call) as answer:
+                return _read_tags(answer), _next_page(answer)
+
+        return self._channel.persist(scope, fetch)
 
     # Destinations: a name is the place itself.
 
@@ -324,36 +363,6 @@ class RegistryClient:
         except (NotFound, IntegrityError):
             return None
 
-    def tags(self, repository: Repository) -> list[str]:
-        """Return every tag of a repository, at the place it names. Raises NotFound without one.
-
-        What is in the list and cannot be a tag is left out, with a warning.
-        """
-        scope = self._own(repository, self._reading)
-        found: list[str] = []
-        path, seen = "tags/list?n=1000", set[str]()
-        while path and path not in seen:
-            if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
-                raise RegistryError(f"{repository}: the list of tags does not end")
-            seen.add(path)
-            page, path = self._tags_page(scope, path)
-            found += page
-        tags = [tag for tag in found if _is_tag(repository, tag)]
-        if len(tags) < len(found):
-            first = printable(repr(next(tag for tag in found if not _is_tag(repository, tag))))
-            count = len(found) - len(tags)
-            _log.warning("%s: %d names in its list are no tags: %s, …", repository, count, first)
-        return tags
-
-    def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
-        call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
-
-        def fetch() -> tuple[list[str], str]:
-            with self._channel.attempt(call) as answer:
-                return _read_tags(answer), _next_page(answer)
-
-        return self._channel.persist(scope, fetch)
-
     def _put(self, repository: Repository, target: str, raw: bytes, media_type: str) -> Call:
         return Call(
             self._own(repository, _PUSH),
@@ -375,8 +384,10 @@ class RegistryClient:
         return self._scope(Place(repository), actions, *further)
 
     def _places(self, reference: ImageReference) -> list[Place]:
-        """Return the places of a source, those of a host that was out of reach last."""
-        places = self._registries.candidates(reference)
+        return self._reachable_first(self._registries.candidates(reference))
+
+    def _reachable_first(self, places: Iterable[Place]) -> list[Place]:
+        """Return places of a source, those of a host that was out of reach last."""
         return sorted(places, key=lambda place: place.repository.host in self._unreachable)
 
     def _first(self, places: list[Place], fetch: Callable[[Place], T]) -> T:

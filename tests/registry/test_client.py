@@ -477,6 +477,25 @@ def test_lists_every_page_of_tags(world: World) -> None:
     assert world.client().tags(world.repository) == ["a", "b", "c"]
 
 
+def test_lists_the_tags_of_a_source_at_its_location_and_not_at_a_mirror(world: World) -> None:
+    home = world.serve(lambda _: page(["v1", "v2"]))
+    mirror = world.serve(lambda _: page(["v1"]))
+    conf = (
+        f'[[registry]]\nprefix="{world.host}"\nlocation="{home.host}/moved"\ninsecure=true\n'
+        f'[[registry.mirror]]\nlocation="{mirror.host}"'
+    )
+    assert world.client(conf, mirror, home).tags(world.repository) == ["v1", "v2"]
+    assert home.paths[-1] == "GET /v2/moved/ns/repo/tags/list?n=1000"
+    assert mirror.asked == []
+
+
+def test_lists_the_tags_of_a_mirror_where_the_location_has_none(world: World) -> None:
+    world.answer(Reply(404))
+    mirror = world.serve(lambda _: page(["v1"]))
+    conf = f'[[registry]]\nlocation="{world.host}"\n[[registry.mirror]]\nlocation="{mirror.host}"'
+    assert world.client(conf, mirror).tags(world.repository) == ["v1"]
+
+
 def test_a_page_that_is_its_own_successor_ends_the_list(world: World) -> None:
     world.answer(page(["a"], '</v2/ns/repo/tags/list?last=a>; rel="next"'))
     assert world.client().tags(world.repository) == ["a", "a"]
