@@ -7,16 +7,15 @@ bring further work. Knows nothing of what is done, nor of how much is good for a
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict, deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from airgap.errors import AirgapError, Interrupted, StorageError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Sequence
 
 Item = TypeVar("Item")
@@ -75,30 +74,28 @@ class Crew:
         StorageError, Interrupted and what is fatal end it: what is under way is awaited, then
         the error is raised.
         """
-        waiting, running = _Waiting(work), dict[Future[None], Work]()
+        waiting, running = _Waiting(work), 0
         in_lane: dict[str, int] = defaultdict(int)
-        done: SimpleQueue[Future[None]] = SimpleQueue()
 
         def has_room(lanes: tuple[str, ...]) -> bool:
             return all(self._lanes.admits(lane, in_lane[lane]) for lane in lanes)
 
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="crew") as pool:
+        with _Threads() as threads:
             try:
                 while running or (waiting and self._end is None):
-                    while self._end is None and len(running) < THREADS:
+                    while self._end is None and running < THREADS:
                         one = waiting.take(has_room)
                         if one is None:
                             break
                         for lane in one.lanes:
                             in_lane[lane] += 1
-                        future = pool.submit(one.run)
-                        running[future] = one
-                        future.add_done_callback(done.put)
-                    for future in _ended(done):
-                        one = running.pop(future)
+                        running += 1
+                        threads.run(one, running)
+                    for one, error in threads.ended():
+                        running -= 1
                         for lane in one.lanes:
                             in_lane[lane] -= 1
-                        self._settle(one, future, waiting)
+                        self._settle(one, error, waiting)
                     if self._stop.is_set() and self._end is None:
                         self._end = Interrupted()
             except BaseException:
@@ -107,16 +104,63 @@ class Crew:
         if self._end is not None:
             raise self._end
 
-    def _settle(self, one: Work, future: Future[None], waiting: _Waiting) -> None:
-        error = future.exception()
-        if error is not None and not isinstance(error, AirgapError):
-            raise error
+    def _settle(self, one: Work, error: BaseException | None, waiting: _Waiting) -> None:
         if error is None:
             waiting.put_first(one.settle(None))
+        elif not isinstance(error, AirgapError):
+            raise error
         elif self._end or isinstance(error, StorageError | Interrupted) or self._is_fatal(error):
             self._end = self._end or error
         else:
             waiting.put_first(one.settle(error))
+
+
+class _Threads:
+    """Threads that do what they are given; as many as there was ever work at once.
+
+    Bare queues, as a future for each of ten thousand small pieces of work costs as much as a
+    tenth of the work.
+    """
+
+    def __init__(self) -> None:
+        self._given: SimpleQueue[Work | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[Work, BaseException | None]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._given.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def run(self, one: Work, running: int) -> None:
+        """Begin a piece of work; with it, so many are running."""
+        if running > len(self._threads):
+            thread = threading.Thread(target=self._serve, name=f"crew-{running}")
+            thread.start()
+            self._threads.append(thread)
+        self._given.put(one)
+
+    def ended(self) -> list[tuple[Work, BaseException | None]]:
+        """Return what has ended, and how; wait a moment for the first."""
+        ended = []
+        with suppress(Empty):
+            ended.append(self._done.get(timeout=_LOOK_AGAIN))
+            while True:
+                ended.append(self._done.get_nowait())
+        return ended
+
+    def _serve(self) -> None:
+        while (one := self._given.get()) is not None:
+            try:
+                one.run()
+            except BaseException as error:
+                self._done.put((one, error))
+            else:
+                self._done.put((one, None))
 
 
 def in_parallel(
@@ -171,13 +215,3 @@ class _Waiting:
             return None
         _, one = min(queues, key=lambda queue: queue[0][0]).popleft()
         return one
-
-
-def _ended(done: SimpleQueue[Future[None]]) -> list[Future[None]]:
-    """Return what has ended; wait a moment for the first."""
-    ended: list[Future[None]] = []
-    with suppress(Empty):
-        ended.append(done.get(timeout=_LOOK_AGAIN))
-        while True:
-            ended.append(done.get_nowait())
-    return ended
