@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 from airgap.errors import (
     AccessDenied,
     AirgapError,
+    AlreadyFinished,
     ArchiveError,
     Blocked,
     Busy,
@@ -43,6 +44,7 @@ __all__ = [
     "Access",
     "AccessDenied",
     "AirgapError",
+    "AlreadyFinished",
     "ArchiveError",
     "Blocked",
     "Busy",

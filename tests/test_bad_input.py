@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +25,7 @@ from airgap.registry.directory import DirectoryStore
 from airgap.registry.server import RegistryServer
 from tests.support import images
 from tests.support.command import Ran, airgap, airgap_process
+from tests.support.disks import remount
 from tests.support.faults import (
     FaultyRegistry,
     account_of,
@@ -36,7 +37,7 @@ from tests.support.faults import (
     redirect,
     reset,
 )
-from tests.support.lab import CATALOG, CATALOGS, DATABASE_LABEL
+from tests.support.lab import CATALOG, CATALOGS, DATABASE_LABEL, Recipe
 from tests.support.site import Site, Supply, open_site
 from tests.support.upstream import put
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from airgap.digest import Digest
     from airgap.plan import Image, Plan
     from airgap.registry.http_server import Response
+    from tests.support.disks import Mounter
     from tests.support.faults import Exchange, Fault
 
 CATALOG_PATHS = r"/v2/quay\.io/lab/catalog/"
@@ -282,7 +284,7 @@ def test_one_image_that_is_gone_is_named_with_all_it_breaks(site: Site) -> None:
     assert "MISSING from the archive (1):" in ran.out
     assert "quay.io/test/etcd.0.9.2" in ran.out
     assert "needed by etcdoperator.v0.9.2 (etcd)" in ran.out
-    assert "export to a new FILE" in ran.out
+    assert ran.out.endswith(f" --reuse {site.archive}\n")
     assert len(plan_of(site.archive).images) == len(site.supply.lab.images)
 
 
@@ -755,45 +757,78 @@ def test_without_going_on_the_first_failure_ends_the_import(exported: Site) -> N
 # Storage.
 
 
-@contextmanager
-def _small_disk(path: Path, size: str) -> Iterator[Path]:
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
+@pytest.fixture(scope="module")
+def larger_supply(tmp_path_factory: pytest.TempPathFactory) -> Supply:
+    """Blobs of some megabytes, so that planning needs less room than they do."""
+    return Supply.make(tmp_path_factory.mktemp("larger"), Recipe(layer_bytes=48 << 10))
 
 
-def _remount(path: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+@pytest.fixture
+def larger(tmp_path: Path, larger_supply: Supply) -> Iterator[Site]:
+    with open_site(tmp_path, larger_supply) as site:
+        yield site
 
 
-def test_a_disk_that_fills_is_told_and_a_larger_one_continues(
-    site: Site, whole_archive: bytes
+def test_a_disk_without_room_for_all_is_told_before_the_first_blob(
+    larger: Site, mount: Mounter
 ) -> None:
-    with _small_disk(site.folder / "disk", "400k") as disk:
-        archive = disk / "olm.tar"
-        ran = site.export(archive=archive)
-        assert_refused(ran, 6, str(archive), "No space left", "then run the same command again")
-        assert not archive.exists()
-        _remount(disk, "size=4m")
-        assert site.export("-q", archive=archive).status == 0
-        assert archive.read_bytes() == whole_archive
+    site, disk = larger, mount("tmpfs", "size=2m")
+    archive = disk / "olm.tar"
+    ran = site.export(archive=archive)
+    free = r"No space left on device: [\d,]+ bytes more are needed, [\d,]+ are free"
+    assert re.search(f"{partial_path(archive)}: {free}", ran.err)
+    assert_refused(ran, 6, "Free some space, then run the same command again.")
+    of_the_catalog = site.upstream.count("GET", "/v2/quay.io/lab/catalog/blobs/.*")
+    assert site.upstream.count("GET", ".*/blobs/.*") == of_the_catalog
+    assert not archive.exists()
+    remount(disk, "size=8m")
+    assert site.export("-q", archive=archive).status == 0
+    assert airgap("verify", archive).status == 0
 
 
-def test_a_disk_that_is_full_from_the_start_is_told(site: Site) -> None:
-    with _small_disk(site.folder / "disk", "32k") as disk:
-        assert_refused(site.export(archive=disk / "olm.tar"), 6, "No space left")
+def test_what_is_begun_goes_on_where_there_is_room(larger: Site, mount: Mounter) -> None:
+    site, archive = larger, mount("tmpfs", "size=2m") / "olm.tar"
+    assert "Or move olm.tar.partial to a larger medium" in site.export(archive=archive).err
+    shutil.move(partial_path(archive), partial_path(site.archive))
+    site.upstream.asked.clear()
+    assert site.export("-q").status == 0
+    assert airgap("verify", site.archive).status == 0
+    assert site.upstream.count("GET", ".*/manifests/.*") == 1
 
 
-def test_a_read_only_disk_is_told(site: Site) -> None:
-    with _small_disk(site.folder / "disk", "32k") as disk:
-        _remount(disk, "ro")
-        ran = site.export(archive=disk / "olm.tar")
-        assert_refused(ran, 6, str(disk), "Read-only file system", "The medium is read-only.")
+def test_a_disk_that_something_else_fills_is_told_and_the_run_continues(
+    site: Site, whole_archive: bytes, mount: Mounter
+) -> None:
+    disk = mount("tmpfs", "size=900k")
+    ballast = disk / "ballast"
+
+    def fill(exchange: Exchange) -> Response:
+        with suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        return exchange.honest()
+
+    archive = disk / "olm.tar"
+    site.upstream.fault("GET", RELATED_BLOB, fill, hits=range(20, 100))
+    ran = site.export(archive=archive)
+    assert_refused(ran, 6, str(archive), "No space left", "then run the same command again")
+    assert not archive.exists()
+    site.upstream.heal()
+    ballast.unlink()
+    assert site.export("-q", archive=archive).status == 0
+    assert archive.read_bytes() == whole_archive
+
+
+def test_a_disk_that_is_full_from_the_start_is_told(site: Site, mount: Mounter) -> None:
+    disk = mount("tmpfs", "size=32k")
+    assert_refused(site.export(archive=disk / "olm.tar"), 6, "No space left")
+
+
+def test_a_read_only_disk_is_told(site: Site, mount: Mounter) -> None:
+    disk = mount("tmpfs", "size=32k")
+    remount(disk, "ro")
+    ran = site.export(archive=disk / "olm.tar")
+    assert_refused(ran, 6, str(disk), "Read-only file system", "The medium is read-only.")
 
 
 def test_a_file_system_that_takes_no_larger_file_is_told(site: Site, whole_archive: bytes) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airgap.digest import Digest
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
@@ -138,20 +140,59 @@ def test_a_begun_export_goes_on_without_the_catalogs_registry(
 
 
 def test_recheck_hashes_what_is_there_again(site: Site, access: airgap.Access) -> None:
+    site.upstream.hide(list(site.supply.lab.images["quay.io/test/etcd.0.9.2"].blobs)[-1])
+    with pytest.raises(airgap.NotFound):
+        airgap.export([CATALOG], site.archive, access=access, continue_on_error=False)
+    damaged = _damage_a_blob(partial_path(site.archive))
+    site.upstream.heal()
+    before = site.upstream.count("GET", f".*/{damaged}")
+    assert not airgap.export([CATALOG], site.archive, access=access, recheck=True).missing
+    assert site.upstream.count("GET", f".*/{damaged}") == before + 1
+    assert airgap.verify(site.archive).exit_status == 0
+
+
+def test_recheck_hashes_what_a_finished_archive_with_holes_has(
+    site: Site, access: airgap.Access
+) -> None:
     gone = site.supply.lab.images["quay.io/test/etcd.0.9.2"]
     site.upstream.hide(list(gone.blobs)[-1])
     assert airgap.export([CATALOG], site.archive, access=access).missing
-    with ArchiveReader(site.archive) as reader:
-        damaged = min(reader.present)
-        place = reader.layout.blob(damaged).content
-    site.archive.rename(partial_path(site.archive))
-    with partial_path(site.archive).open("r+b") as file:
-        file.seek(place)
-        file.write(b"\xff\x00\xff")
+    _damage_a_blob(site.archive)
     site.upstream.heal()
     result = airgap.export([CATALOG], site.archive, access=access, recheck=True)
     assert (result.fetched, result.missing) == (2, ())
     assert airgap.verify(site.archive).exit_status == 0
+
+
+def test_after_a_restart_of_the_machine_what_is_there_is_hashed_again(
+    site: Site, access: airgap.Access
+) -> None:
+    gone = list(site.supply.lab.images["quay.io/test/etcd.0.9.2"].blobs)[-1]
+    site.upstream.hide(gone)
+    with pytest.raises(airgap.NotFound):
+        airgap.export([CATALOG], site.archive, access=access, continue_on_error=False)
+    state = state_path(site.archive)
+    assert '"boot": "' in state.read_text()
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    damaged = _damage_a_blob(partial_path(site.archive))
+    site.upstream.heal()
+    before = site.upstream.count("GET", f".*/{damaged}")
+    assert not airgap.export([CATALOG], site.archive, access=access).missing
+    assert site.upstream.count("GET", f".*/{damaged}") == before + 1
+    assert airgap.verify(site.archive).exit_status == 0
+
+
+def _damage_a_blob(archive: Path) -> Digest:
+    """Flip a byte of the first blob that is there; return its digest."""
+    with ArchiveReader(archive, unfinished=True) as reader:
+        number = min(reader.present)
+        place, digest = reader.layout.blob(number).content, reader.plan.blobs[number].digest
+    with archive.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    return digest
 
 
 @pytest.mark.parametrize("repository", ["lab/catalog", "(coreos|test)/.*"])

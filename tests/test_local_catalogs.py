@@ -359,7 +359,7 @@ class TestRunAgain:
         ran = site.export(catalog=str(folder))
         assert ran.status == 2
         assert f"{folder} as it was" in ran.err
-        assert "Its files have changed" in ran.err
+        assert "its files have changed" in ran.err
         assert beside(site) == {"olm.tar"}
 
     def test_after_the_base_has_moved_it_is_said(self, site: Site) -> None:

@@ -19,6 +19,7 @@ NAMES = {
     "Access",
     "AccessDenied",
     "AirgapError",
+    "AlreadyFinished",
     "ArchiveError",
     "Blocked",
     "Busy",
@@ -58,7 +59,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.export: (
         "(catalogs: 'Sequence[str]', output: 'Path', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
-        " part: 'Part | None' = None, recheck: 'bool' = False, continue_on_error: 'bool' = True,"
+        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
+        " continue_on_error: 'bool' = True,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),
@@ -84,8 +86,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size fetched fetched_bytes missing broken hosts"
-        " exit_status"
+        "archive id images manifests blobs size fetched fetched_bytes reused reused_bytes"
+        " manifests_reused missing broken hosts exit_status"
     ),
     airgap.ImportResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"

@@ -76,8 +76,8 @@ def echo_missing(title: str, missing: Sequence[Missing]) -> None:
 
 
 def lines_printable(text: str) -> str:
-    """Return text of several lines fit for a terminal."""
-    return "\n".join(printable(line, 2000) for line in text.split("\n"))
+    """Return text of several lines fit for a terminal; one may be a command to be typed."""
+    return "\n".join(printable(line, 20_000) for line in text.split("\n"))
 
 
 def plain(value: Any) -> Any:
