@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -72,9 +73,16 @@ class Medium:
 
     def fill(self, left: int = 0) -> None:
         """Let somebody else use all room but ``left`` bytes."""
-        free = os.statvfs(self.folder)
         with self._filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(free.f_bavail * free.f_bsize - left, 1))
+            while True:
+                free = os.statvfs(self.folder)
+                room = max(free.f_bavail * free.f_bsize - left, 1)
+                try:
+                    return os.posix_fallocate(file.fileno(), 0, room)
+                except OSError as error:
+                    # The run that is to be hindered has taken some of it meanwhile.
+                    if error.errno != errno.ENOSPC or room == 1:
+                        raise
 
     def clear(self) -> None:
         self._filler.unlink()
