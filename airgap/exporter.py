@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airgap.archive.growing import growing_files
+from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.reader import ArchiveReader, partial_path
-from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
-from airgap.archive.writer import ArchiveWriter, reopen, write_head
+from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
     IntegrityError,
     RegistryError,
-    StorageError,
     UsageError,
     printable,
 )
@@ -34,9 +33,11 @@ from airgap.storage import temporary_directory
 from airgap.transfer import Outcome, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from airgap.archive.reader import Paths
+    from airgap.archive.state import State
     from airgap.digest import Digest
     from airgap.inquiry import Understood
     from airgap.progress import Progress
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
 class ExportResult:
     """What an export left behind; sizes in bytes.
 
-    ``id`` is the digest of the inventory. ``fetched`` counts the blobs this run added, of
-    ``fetched_bytes``; the others were there already.
+    ``id`` is the digest of the inventory, ``volumes`` the names of its files when it is in
+    several. ``fetched`` counts the blobs this run added, of ``fetched_bytes``; the others were
+    there already.
     """
 
     archive: Path
@@ -57,6 +59,7 @@ class ExportResult:
     manifests: int
     blobs: int
     size: int
+    volumes: tuple[str, ...]
     fetched: int
     fetched_bytes: int
     missing: tuple[Missing, ...]
@@ -80,6 +83,7 @@ def export(
     part: Part | None = None,
     recheck: bool = False,
     continue_on_error: bool = True,
+    volumes: VolumeOptions | None = None,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> ExportResult:
@@ -92,7 +96,9 @@ def export(
     otherwise. A catalog may be a local directory or database, and is then made into an image.
     With ``recheck`` blobs that are in an unfinished archive are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
-    that says why. Setting ``stop`` ends it soon, with Interrupted.
+    that says why. ``volumes`` says how large the archive's files may be, and where they go:
+    with a size they are called NAME.001.tar and so on. Setting ``stop`` ends it soon, with
+    Interrupted.
 
     Raises UsageError (another question than the archive's, a moved tag), RegistryError and
     Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
@@ -101,22 +107,29 @@ def export(
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
-    with access.connect(inquiry.hosts, stop) as client, _claim(output) as state:
+    volumes = volumes or VolumeOptions()
+    with access.connect(inquiry.hosts, stop) as client, claim(output) as state:
         run = _Run.of(
             output, inquiry, client, access.connections, continue_on_error, progress, stop
         )
         details: dict[str, str] = {}
         believe = True
         if output.exists():
-            if run.is_complete():
-                return run.nothing_to_do()
+            _refuse_to_cut(output, volumes)
+            if run.is_complete(output):
+                return run.nothing_to_do(output)
             reopen(output)
         elif partial_path(output).exists():
             run.check_unfinished()
             believe = state.same_boot and not recheck
+        elif finished := Media(output, volumes).finished():
+            if run.is_complete(finished):
+                return run.nothing_to_do(finished)
+            run.reopen(finished, state)
         else:
             details = run.plan()
-        with ArchiveWriter(output, state, stop, believe=believe) as archive:
+        files = growing_files(output, volumes, state, progress.say)
+        with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
             outcome = run.fetch(archive)
             archive.finish()
         return run.result(archive, outcome, details)
@@ -140,7 +153,7 @@ def plan_export(
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
-    with access.connect(inquiry.hosts, stop) as client, _claim(output):
+    with access.connect(inquiry.hosts, stop) as client, claim(output):
         if output.exists() or partial_path(output).exists():
             raise UsageError(
                 f"{output}: exists already, its plan is made",
@@ -152,24 +165,12 @@ def plan_export(
         return run.ask(Work(work_path(output)))
 
 
-@contextmanager
-def _claim(output: Path) -> Iterator[State]:
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {output.parent}")
-    state = State(output)
-    try:
-        yield state
-    except BaseException:
-        # On a medium that has gone this fails too, and would hide why the run ended.
-        with suppress(StorageError):
-            state.release(finished=not _is_begun(output))
-        raise
-    state.release(finished=not _is_begun(output))
-
-
-def _is_begun(output: Path) -> bool:
-    # Path.exists raises on a medium that has gone.
-    return any(os.path.exists(path) for path in (partial_path(output), work_path(output)))  # noqa: PTH110
+def _refuse_to_cut(output: Path, volumes: VolumeOptions) -> None:
+    if volumes.size:
+        raise UsageError(
+            f"{output}: is there already, in one file",
+            hint=f"`airgap split {output} --volume-size {volumes.size}` cuts it.",
+        )
 
 
 @dataclass
@@ -233,10 +234,10 @@ class _Run:
             stop=self.stop,
         )
 
-    def is_complete(self) -> bool:
+    def is_complete(self, paths: Paths) -> bool:
         """Say whether the finished archive is the answer to the question, without blob holes."""
         self._clear_work()
-        with ArchiveReader(self.output) as archive:
+        with ArchiveReader(paths) as archive:
             archive.require_sound_head()
             self._require_same_question(archive.plan)
             for text, digest in _pins(archive.plan).items():
@@ -247,6 +248,15 @@ class _Run:
                     )
             return not archive.holes
 
+    def reopen(self, finished: Sequence[Path], state: State) -> None:
+        """Make finished volumes grow again; those that are not here stay as they are."""
+        with ArchiveReader(finished) as archive:
+            for volume in archive.lacking:
+                self.progress.say(f"{self.output}: volume {volume.number} is not here")
+                state.volume(volume.number, ())
+            begin_again(self.output, archive)
+            state.cut(archive.layout.limit or 0)
+
     def check_unfinished(self) -> None:
         """Make sure that an unfinished archive is for this question; say what has moved."""
         self._clear_work()
@@ -256,7 +266,7 @@ class _Run:
 
     def fetch(self, archive: ArchiveWriter) -> Outcome:
         """Bring every blob that is not in the archive yet."""
-        plan, missing = archive.plan, archive.missing
+        plan, missing = archive.plan, archive.to_come
         self.progress.stage(
             "fetching blobs",
             total_bytes=sum(plan.blobs[number].size for number in missing),
@@ -289,12 +299,15 @@ class _Run:
         self, archive: ArchiveWriter, outcome: Outcome, details: dict[str, str]
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
-        failed = {n: outcome.failed_blobs[n].message for n in archive.missing}
+        failed = {
+            number: outcome.failed_blobs[number].message if number in outcome.failed_blobs else ""
+            for number in archive.missing
+        }
         return _result(self.output, archive, outcome, failed, details)
 
-    def nothing_to_do(self) -> ExportResult:
+    def nothing_to_do(self, paths: Paths) -> ExportResult:
         """Say what the finished archive holds."""
-        with ArchiveReader(self.output) as archive:
+        with ArchiveReader(paths) as archive:
             self.progress.say(f"{self.output}: finished already, nothing to do")
             return _result(self.output, archive, Outcome(), {}, {})
 
@@ -348,6 +361,7 @@ def _result(
         manifests=len(plan.manifests),
         blobs=len(plan.blobs),
         size=archive.layout.size,
+        volumes=volume_names(output, archive.layout),
         fetched=outcome.sent,
         fetched_bytes=outcome.sent_bytes,
         missing=(*plan_holes(plan, details), *blob_holes(plan, failed)),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from airgap.archive.reader import Paths
     from airgap.digest import Digest
     from airgap.errors import AirgapError
     from airgap.mapping import Target
@@ -40,7 +41,7 @@ class ImportResult(PushResult):
 
 
 def import_archive(
-    archive: Path,
+    archive: Paths,
     destination: str,
     *,
     access: Access | None = None,
@@ -54,6 +55,7 @@ def import_archive(
 ) -> ImportResult:
     """Push an archive to ``host[:port][/namespace]`` and write the cluster's files.
 
+    ``archive`` may be any files and directories that hold its volumes.
     Everything that can be refused is refused before the first request: a damaged head, a hole
     in a catalog, names that collide or do not fit; with ``verify_first`` also any damaged
     byte. Then images go one by one into their repositories, catalogs last; one that fails
@@ -68,6 +70,7 @@ def import_archive(
     access, stop = access or Access(), stop or threading.Event()
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
+        reader.require_all_volumes()
         plan = reader.plan
         holes = blob_holes(plan, dict.fromkeys(reader.holes, ""))
         _refuse_hole_in_catalog(reader, holes)
@@ -114,7 +117,7 @@ def import_archive(
 
 
 def plan_import(
-    archive: Path, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
+    archive: Paths, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
 ) -> PushPlan:
     """Say what an import would do; no request is made.
 
@@ -123,6 +126,7 @@ def plan_import(
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
+        reader.require_all_volumes()
         blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
         _refuse_hole_in_catalog(reader, blobs)
         delivery = Delivery.to(prefix, reader.plan, reader.id, max_components)

@@ -33,6 +33,7 @@ from airgap.storage import temporary_directory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airgap.archive.reader import Paths
     from airgap.catalog.image import CatalogImage
     from airgap.digest import Digest
     from airgap.inquiry import Inquiry
@@ -134,7 +135,7 @@ def list_images(
 
 
 def list_archive(
-    archive: Path,
+    archive: Paths,
     destination: str,
     *,
     path: DatabasePath | None = None,
@@ -148,6 +149,7 @@ def list_archive(
     options = manifests or ManifestsOptions()
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
+        reader.require_all_volumes()
         plan = reader.plan
         _refuse_one_path_for_several(path, len(plan.catalogs))
         catalogs = []

@@ -42,6 +42,7 @@ FLOORS = [  # from the ground up
         "inspector",
         "browser",
         "lister",
+        "reshaper",
         "serving",
     ],
     ["cli"],

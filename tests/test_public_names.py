@@ -40,15 +40,20 @@ NAMES = {
     "Part",
     "Refused",
     "RegistryError",
+    "ReshapeResult",
     "StorageError",
     "Unreachable",
     "UsageError",
     "VerifyResult",
+    "VolumeFile",
+    "VolumeOptions",
     "__version__",
     "export",
     "import_archive",
     "inspect",
+    "join",
     "mirror",
+    "split",
     "verify",
 }
 
@@ -57,11 +62,12 @@ SIGNATURES: dict[Callable[..., object], str] = {
         "(catalogs: 'Sequence[str]', output: 'Path', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
         " part: 'Part | None' = None, recheck: 'bool' = False, continue_on_error: 'bool' = True,"
+        " volumes: 'VolumeOptions | None' = None,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),
     airgap.import_archive: (
-        "(archive: 'Path', destination: 'str', *,"
+        "(archive: 'Paths', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
         " manifests: 'ManifestsOptions | None' = None, verify_first: 'bool' = False,"
         " force_tags: 'bool' = False, continue_on_error: 'bool' = True,"
@@ -76,13 +82,22 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'MirrorResult'"
     ),
-    airgap.verify: "(archive: 'Path', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
-    airgap.inspect: "(archive: 'Path') -> 'Inspection'",
+    airgap.split: (
+        "(archive: 'Paths', volumes: 'VolumeOptions', *, output: 'Path',"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ReshapeResult'"
+    ),
+    airgap.join: (
+        "(volumes: 'Paths', output: 'Path', *, progress: 'Progress' = SILENT,"
+        " stop: 'threading.Event | None' = None) -> 'ReshapeResult'"
+    ),
+    airgap.verify: "(archive: 'Paths', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
+    airgap.inspect: "(archive: 'Paths') -> 'Inspection'",
 }
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size fetched fetched_bytes missing exit_status"
+        "archive id images manifests blobs size volumes fetched fetched_bytes missing exit_status"
     ),
     airgap.ImportResult: (
         "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
@@ -92,11 +107,14 @@ FIELDS: dict[type[Any], str] = {
         "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
         " catalogs id destination manifests files exit_status"
     ),
-    airgap.VerifyResult: "archive id images size damage missing exit_status",
+    airgap.VerifyResult: "archive id images size damage missing volumes notes exit_status",
     airgap.Inspection: (
         "archive id size catalogs packages images manifests blobs content_size damage missing"
-        " exit_status"
+        " volumes notes exit_status"
     ),
+    airgap.ReshapeResult: "archive id volumes size",
+    airgap.VolumeFile: "number file",
+    airgap.VolumeOptions: "size directories ask",
     airgap.Missing: "reference reason bundles packages detail",
     airgap.Damage: "message images packages",
     airgap.Access: "registry_config registries_conf insecure certificate_authority connections",

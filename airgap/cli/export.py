@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airgap.cli import options, pushing, report
+from airgap.cli import options, pushing, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
 from airgap.errors import HOLES
@@ -32,7 +32,15 @@ _BESIDE_A_LIST = (
     "config",
     "rebuild_catalog",
 )
-_OF_ARCHIVES = ("archive", "files", "dry_run", "recheck", "rebuild_catalog")
+_OF_ARCHIVES = (
+    "archive",
+    "files",
+    "dry_run",
+    "recheck",
+    "rebuild_catalog",
+    "volume_size",
+    "volume_dirs",
+)
 _OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
 _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""
@@ -66,6 +74,7 @@ _OF_NAMES = ("intended", "max_components")
 )
 @pushing.manifests_only_options
 @pushing.destination_options
+@volumes.volume_options
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what an unfinished archive holds.")
 @options.continue_on_error_option
@@ -90,6 +99,8 @@ def export_command(
     icsp_scope: str,
     idms_scope: str,
     max_icsp_size: int,
+    volume_size: int | None,
+    volume_dirs: tuple[Path, ...],
     dry_run: bool,
     recheck: bool,
     continue_on_error: bool,
@@ -112,6 +123,9 @@ def export_command(
     An export that was interrupted, or that ended with holes in its content, continues when the
     same command is run again.
 
+    With --volume-size it is written in volumes, NAME.001.tar and so on; each may be carried away
+    as soon as it is finished.
+
     With --manifests-only nothing is fetched but the catalogs: images.txt lists what they refer
     to, or, with --for, mapping.txt and the cluster's files say what an import to DEST will do.
     Edit mapping.txt, and -f takes the images that are left in it, to where it says.
@@ -124,6 +138,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar --package etcd:stable@head --package vault
       airgap export quay.io/my/catalog:v1 --manifests-only --for registry.example.com:5000/olm
       airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
+      airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
     """
     options.set_verbosity(verbose)
@@ -161,7 +176,9 @@ def export_command(
             return _print_plan(survey, output_format, skip_missing=skip_missing)
         result = export(
             asked.catalogs, archive, access=access, platform=platform, part=part, recheck=recheck,
-            continue_on_error=continue_on_error, progress=progress, stop=stop,
+            continue_on_error=continue_on_error,
+            volumes=volumes.options_from(volume_size, volume_dirs),
+            progress=progress, stop=stop,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":
@@ -186,6 +203,7 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
 
 def _print(result: ExportResult) -> None:
     report.echo(f"archive   {result.archive} ({size(result.size)})")
+    volumes.print_names(result.volumes)
     report.echo(f"id        {result.id}")
     report.echo(
         f"holds     {result.images} images: {result.manifests} manifests, {result.blobs} blobs"

@@ -9,6 +9,7 @@ import random
 import subprocess
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +37,6 @@ from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from airgap.plan import Blob, Plan
 
@@ -47,7 +47,7 @@ def _problems(path: Path) -> list[str]:
 
 
 def entries(plan: Plan, layout: Layout) -> Iterator[Entry]:
-    yield from (entry for entry, _ in layout.documents)
+    yield from (entry for entry, _ in layout.volumes[0].documents)
     yield from (layout.manifest(number) for number in range(len(plan.manifests)))
     yield from (layout.blob(number) for number in range(len(plan.blobs)))
 
@@ -166,6 +166,8 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a file"):
+        ArchiveReader(Path("/dev/null"))
+    with pytest.raises(UsageError, match="no archive and no volume of one in it"):
         ArchiveReader(tmp_path)
     with pytest.raises(UsageError, match="no such file"):
         ArchiveReader(tmp_path / "nothing")
