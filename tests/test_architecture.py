@@ -32,7 +32,7 @@ FLOORS = [  # from the ground up
     ["local_catalogs", "rebuilding"],
     ["planner", "manifests", "inquiry"],
     ["pushing"],
-    ["upstream"],
+    ["upstream", "swapping"],
     [
         "exporter",
         "importer",

@@ -69,8 +69,9 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.import_archive: (
         "(archive: 'Paths', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
-        " manifests: 'ManifestsOptions | None' = None, verify_first: 'bool' = False,"
-        " force_tags: 'bool' = False, continue_on_error: 'bool' = True,"
+        " manifests: 'ManifestsOptions | None' = None, wait: 'bool' = False,"
+        " verify_first: 'bool' = False, force_tags: 'bool' = False,"
+        " continue_on_error: 'bool' = True,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ImportResult'"
     ),
@@ -112,7 +113,7 @@ FIELDS: dict[type[Any], str] = {
         "archive id size catalogs packages images manifests blobs content_size damage missing"
         " volumes notes exit_status"
     ),
-    airgap.ReshapeResult: "archive id volumes size",
+    airgap.ReshapeResult: "archive id volumes size exit_status",
     airgap.VolumeFile: "number file",
     airgap.VolumeOptions: "size directories ask",
     airgap.Missing: "reference reason bundles packages detail",

@@ -52,6 +52,11 @@ class VolumeFile:
     file: Path | None
 
 
+def in_a_list(paths: Paths) -> list[Path]:
+    """Return the files and directories, also when it is but one."""
+    return [paths] if isinstance(paths, Path) else list(paths)
+
+
 def partial_path(archive: Path) -> Path:
     """Return the name under which an archive grows."""
     return archive.with_name(archive.name + ".partial")
@@ -73,7 +78,7 @@ class ArchiveReader:
         Raises UsageError when there is none, Busy while another process writes it,
         ArchiveError when it is none or its inventory is damaged, StorageError.
         """
-        named = [paths] if isinstance(paths, Path) else list(paths)
+        named = in_a_list(paths)
         self.path = named[0]
         self._set = _found(named, unfinished=unfinished)
         try:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 @options.archives_argument
 @click.argument("destination", metavar="DEST")
 @pushing.destination_options
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Push what the volumes that are there hold, and wait for the others: media are exchanged"
+    " in any order.",
+)
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
 @pushing.manifests_only_options
@@ -42,6 +48,7 @@ def import_command(
     icsp_scope: str,
     idms_scope: str,
     max_icsp_size: int,
+    wait: bool,
     verify_first: bool,
     force_tags: bool,
     manifests_only: bool,
@@ -69,6 +76,7 @@ def import_command(
     Examples:
       airgap import /media/usb/olm.tar registry.example.com:5000
       airgap import /media/usb1 /media/usb2 registry.example.com:5000
+      airgap import /media/usb registry.example.com:5000 --wait
       airgap import olm.tar registry.example.com:5000/olm -a auth.json --to-manifests out
       airgap import olm.tar localhost:5000 --insecure --dry-run
       airgap import olm.tar registry.example.com:5000 --manifests-only --to-manifests out
@@ -93,6 +101,7 @@ def import_command(
             ),
             max_components=max_components,
             manifests=manifests,
+            wait=wait,
             verify_first=verify_first,
             force_tags=force_tags,
             continue_on_error=continue_on_error,

@@ -27,34 +27,23 @@ _MAY_WANT_A_TAG = frozenset({400, 404, 405, 415, 422, 500, 501})
 """How a manifest without a tag is refused; 500 by OpenShift's registry."""
 
 
-class RegistryDestination:
-    """Where the images of a plan go.
+class BlobDestination:
+    """Where the blobs of images go, ahead of the images themselves.
 
-    ``places`` gives the repository and the tag of each image, ``manifest`` the bytes of a
-    manifest by number. An image whose tag is "" is known by its digest alone. ``tags_set`` are
-    the images whose tag, or else digest, is at the destination already.
-    ``holders`` are repositories, here or elsewhere, that are said to have a blob. ``say`` is
-    told once of a registry that takes no manifest by its digest, ``arrived`` of every blob that
-    is where it should be.
+    ``places`` gives the repository and the tag of each image. ``holders`` are repositories,
+    here or elsewhere, that are said to have a blob. ``arrived`` is told of every blob that is
+    where it should be.
     """
 
     def __init__(
         self,
         client: RegistryClient,
-        plan: Plan,
         places: Mapping[Image, tuple[Repository, str]],
-        manifest: Callable[[int], bytes],
-        tags_set: frozenset[Image],
         holders: Mapping[Digest, Iterable[Repository]],
-        say: Callable[[str], None],
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
-        self._plan = plan
         self._places = places
-        self._manifest = manifest
-        self._tags_set = tags_set
-        self._say = say
         self._arrived = arrived
         self._holders: dict[tuple[str, Digest], Repository] = {
             (repository.host, digest): repository
@@ -63,22 +52,10 @@ class RegistryDestination:
         }
         self._hosts = {str(repository): repository for repository, _ in places.values()}
         self._lock = threading.Lock()
-        self.manifests_sent = 0
 
     def where(self, image: Image) -> str:
         """Return the repository of an image."""
         return str(self._places[image][0])
-
-    def ask_for_digests(self, image: Image) -> None:
-        """Find out whether an image's registry refuses every manifest by its digest.
-
-        What it does not tell now, its answer to the first manifest will. Raises Interrupted.
-        """
-        repository, _ = self._places[image]
-        first = self._plan.manifests[self._plan.manifests_of(image)[0]]
-        refusal = self._client.refusal_of_digests(repository, first.media_type)
-        if refusal is not None:
-            self._use_tags(repository.host, refusal)
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a repository has a blob: found there, mounted, or sent.
@@ -102,25 +79,7 @@ class RegistryDestination:
         return arrival
 
     def put_image(self, image: Image) -> None:
-        """Put an image's manifests, children first, read each back, then set its tag.
-
-        Raises RegistryError, IntegrityError, Interrupted.
-        """
-        repository, tag = self._places[image]
-        is_known = image in self._tags_set
-        name = ""
-        for number in self._plan.manifests_of(image):
-            manifest, raw = self._plan.manifests[number], self._manifest(number)
-            if not is_known or not self._reads_back(repository, manifest, raw):
-                own = tag if number == image.root else ""
-                name = self._put_manifest(repository, manifest, raw, own)
-        if is_known or not tag:
-            return
-        root = self._plan.manifests[image.root]
-        if name != tag:
-            self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
-        if (got := self._client.manifest_digest(repository, tag)) != root.digest:
-            raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
+        """Do nothing: the image itself comes later."""
 
     def _find(self, blob: Blob, repository: Repository) -> Arrival | None:
         # Asked even where mounting would do: a mount says nothing of a damaged blob's length.
@@ -140,6 +99,65 @@ class RegistryDestination:
         """Mount a blob from another repository of the registry that has it, if there is one."""
         holder = self._holders.get((repository.host, blob.digest), repository)
         return holder != repository and self._client.mount(repository, blob.digest, holder.path)
+
+
+class RegistryDestination(BlobDestination):
+    """Where the images of a plan go.
+
+    ``manifest`` gives the bytes of a manifest by number. An image whose tag is "" is known by
+    its digest alone. ``tags_set`` are the images whose tag, or else digest, is at the
+    destination already. ``say`` is told once of a registry that takes no manifest by its digest.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        plan: Plan,
+        places: Mapping[Image, tuple[Repository, str]],
+        manifest: Callable[[int], bytes],
+        tags_set: frozenset[Image],
+        holders: Mapping[Digest, Iterable[Repository]],
+        say: Callable[[str], None],
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(client, places, holders, arrived)
+        self._plan = plan
+        self._manifest = manifest
+        self._tags_set = tags_set
+        self._say = say
+        self.manifests_sent = 0
+
+    def ask_for_digests(self, image: Image) -> None:
+        """Find out whether an image's registry refuses every manifest by its digest.
+
+        What it does not tell now, its answer to the first manifest will. Raises Interrupted.
+        """
+        repository, _ = self._places[image]
+        first = self._plan.manifests[self._plan.manifests_of(image)[0]]
+        refusal = self._client.refusal_of_digests(repository, first.media_type)
+        if refusal is not None:
+            self._use_tags(repository.host, refusal)
+
+    def put_image(self, image: Image) -> None:
+        """Put an image's manifests, children first, read each back, then set its tag.
+
+        Raises RegistryError, IntegrityError, Interrupted.
+        """
+        repository, tag = self._places[image]
+        is_known = image in self._tags_set
+        name = ""
+        for number in self._plan.manifests_of(image):
+            manifest, raw = self._plan.manifests[number], self._manifest(number)
+            if not is_known or not self._reads_back(repository, manifest, raw):
+                own = tag if number == image.root else ""
+                name = self._put_manifest(repository, manifest, raw, own)
+        if is_known or not tag:
+            return
+        root = self._plan.manifests[image.root]
+        if name != tag:
+            self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
+        if (got := self._client.manifest_digest(repository, tag)) != root.digest:
+            raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
 
     def _put_manifest(
         self, repository: Repository, manifest: Manifest, raw: bytes, tag: str
