@@ -14,6 +14,7 @@ from airgap.archive.growing import growing_files
 from airgap.archive.layout import Layout
 from airgap.archive.medium import volume_names
 from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim
 from airgap.errors import ArchiveError, UsageError
 from airgap.progress import SILENT
@@ -110,6 +111,9 @@ def _begin(reader: ArchiveReader, output: Path) -> None:
                 f"{output}: was begun for another archive, {begun.id}",
                 hint="Give another -o FILE, or remove it with its .partial and .state.",
             )
+    if work_path(output).exists():
+        # A run was killed when the head was written already.
+        Work(work_path(output)).remove()
 
 
 def _fill(

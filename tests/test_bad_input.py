@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import re
 import subprocess
 import sys
 import tarfile
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +33,7 @@ from tests.support.faults import (
     reset,
 )
 from tests.support.lab import CATALOG, CATALOGS, DATABASE_LABEL
+from tests.support.media import small_disk
 from tests.support.site import Site, Supply, open_site
 from tests.support.upstream import put
 
@@ -683,18 +682,6 @@ def test_without_going_on_the_first_failure_ends_the_import(exported: Site) -> N
 # Storage.
 
 
-@contextmanager
-def _small_disk(path: Path, size: str) -> Iterator[Path]:
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
 def _remount(path: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
 
@@ -702,7 +689,7 @@ def _remount(path: Path, options: str) -> None:
 def test_a_disk_that_fills_is_told_and_a_larger_one_continues(
     site: Site, whole_archive: bytes
 ) -> None:
-    with _small_disk(site.folder / "disk", "400k") as disk:
+    with small_disk(site.folder / "disk", "400k") as disk:
         archive = disk / "olm.tar"
         ran = site.export(archive=archive)
         assert_refused(ran, 6, str(archive), "No space left", "then run the same command again")
@@ -713,12 +700,12 @@ def test_a_disk_that_fills_is_told_and_a_larger_one_continues(
 
 
 def test_a_disk_that_is_full_from_the_start_is_told(site: Site) -> None:
-    with _small_disk(site.folder / "disk", "32k") as disk:
+    with small_disk(site.folder / "disk", "32k") as disk:
         assert_refused(site.export(archive=disk / "olm.tar"), 6, "No space left")
 
 
 def test_a_read_only_disk_is_told(site: Site) -> None:
-    with _small_disk(site.folder / "disk", "32k") as disk:
+    with small_disk(site.folder / "disk", "32k") as disk:
         _remount(disk, "ro")
         ran = site.export(archive=disk / "olm.tar")
         assert_refused(ran, 6, str(disk), "Read-only file system", "The medium is read-only.")

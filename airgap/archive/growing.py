@@ -92,8 +92,8 @@ class GrowingFile:
             os.ftruncate(self._descriptor, volume.size)
             write_at(self._descriptor, tar.END, volume.content_end)
             os.fsync(self._descriptor)
-        self.close()
         self.rename(name)
+        self.close()
 
 
 class GrowingFiles:
