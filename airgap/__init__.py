@@ -1,13 +1,16 @@
 """Carry an operator catalog and every image it needs across an air gap, digests unchanged.
 
 ``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
-``verify`` reads every byte of one, ``inspect`` says what one holds. ``mirror`` copies from
-registry to registry. Each returns a typed result with an ``exit_status``; what keeps one from
-finishing is an ``AirgapError``.
+``verify`` reads every byte of one, ``inspect`` says what one holds. ``split`` cuts one into
+volumes and ``join`` makes one file of them. ``mirror`` copies from registry to registry. Each
+returns a typed result with an ``exit_status``; what keeps one from finishing is an
+``AirgapError``.
 """
 
 __version__ = "0.1.0"
 
+from airgap.archive.medium import VolumeOptions
+from airgap.archive.reader import VolumeFile
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -38,6 +41,7 @@ from airgap.question import Listed, Part
 from airgap.registry.access import Access
 from airgap.registry.account import HostActivity
 from airgap.registry.transport import Patience
+from airgap.reshaper import ReshapeResult, join, split
 from airgap.verifier import Damage, VerifyResult, verify
 
 __all__ = [
@@ -68,14 +72,19 @@ __all__ = [
     "Patience",
     "Refused",
     "RegistryError",
+    "ReshapeResult",
     "StorageError",
     "Unreachable",
     "UsageError",
     "VerifyResult",
+    "VolumeFile",
+    "VolumeOptions",
     "__version__",
     "export",
     "import_archive",
     "inspect",
+    "join",
     "mirror",
+    "split",
     "verify",
 ]

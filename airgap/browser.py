@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airgap.archive.content import ImageContent, is_archive
+from airgap.archive.content import ImageContent
+from airgap.archive.file import is_archive
 from airgap.archive.reader import ArchiveReader
+from airgap.archive.volumes import holds_volumes
 from airgap.archive.work import Work
 from airgap.asking import Asker
 from airgap.catalog import as_database, listing
@@ -218,7 +220,7 @@ def _opened(
     path = Path(source)
     # Path.exists raises for names that are too long for one, as references may be.
     there = os.path.exists(source)  # noqa: PTH110
-    if there and path.is_file() and is_archive(path):
+    if there and (is_archive(path) if path.is_file() else holds_volumes(path)):
         with _in_archive(path, catalog, platform) as opened:
             yield opened
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -33,6 +34,17 @@ class Lanes(Protocol):
 
     def admits(self, lane: str, running: int) -> bool:
         """Say whether one more may begin where so many run."""
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Lanes that each admit so much, always."""
+
+    most: int
+
+    def admits(self, lane: str, running: int) -> bool:
+        """Say whether one more may begin where so many run."""
+        return running < self.most
 
 
 class Work(Protocol):

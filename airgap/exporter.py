@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airgap.archive.growing import growing_files
+from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.reader import ArchiveReader, partial_path
-from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
-from airgap.archive.writer import ArchiveWriter, reopen, write_head
+from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
     AlreadyFinished,
     IntegrityError,
     RegistryError,
-    StorageError,
     UsageError,
     printable,
 )
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from airgap.archive.reader import Paths
+    from airgap.archive.state import State
     from airgap.digest import Digest
     from airgap.inquiry import Understood
     from airgap.plan import Blob
@@ -55,7 +57,8 @@ _MAKE_A_NEW_ONE = "An archive does not change what it holds: export to a new fil
 class ExportResult:
     """What an export left behind; sizes in bytes.
 
-    ``id`` is the digest of the inventory. Of the blobs that this run added, ``fetched`` came
+    ``id`` is the digest of the inventory, ``volumes`` the names of its files when it is in
+    several. Of the blobs that this run added, ``fetched`` came
     from registries and ``reused`` from older archives; the catalogs' own, which it needs to make
     a plan, are in neither. ``manifests_reused`` came from older archives as well. ``broken`` are
     the packages that anything missing hurts, ``hosts`` says what was done with each host.
@@ -67,6 +70,7 @@ class ExportResult:
     manifests: int
     blobs: int
     size: int
+    volumes: tuple[str, ...]
     fetched: int
     fetched_bytes: int
     reused: int
@@ -104,6 +108,7 @@ def export(
     reuse: Sequence[Path] = (),
     recheck: bool = False,
     continue_on_error: bool = True,
+    volumes: VolumeOptions | None = None,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> ExportResult:
@@ -117,7 +122,9 @@ def export(
     What the finished archives ``reuse`` hold is copied from them, and not asked for. With
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
-    that says why. Setting ``stop`` ends it soon, with Interrupted.
+    that says why. ``volumes`` says how large the archive's files may be, and where they go:
+    with a size they are called NAME.001.tar and so on. Setting ``stop`` ends it soon, with
+    Interrupted.
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
@@ -127,27 +134,34 @@ def export(
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
+    volumes = volumes or VolumeOptions()
     with (
         _open_older(reuse, output, progress) as older,
         access.connect(inquiry.hosts, stop) as client,
-        _claim(output) as state,
+        claim(output) as state,
     ):
         run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
-            if run.is_complete():
-                return run.nothing_to_do()
+            _refuse_to_cut(output, volumes)
+            if run.is_complete(output):
+                return run.nothing_to_do(output)
             reopen(output)
             believe = not recheck
         elif partial_path(output).exists():
             run.check_unfinished()
             believe = state.same_boot and not recheck
+        elif finished := Media(output, volumes).finished():
+            if run.is_complete(finished):
+                return run.nothing_to_do(finished)
+            run.reopen(finished, state)
         else:
             details = run.plan()
-        with ArchiveWriter(output, state, stop, believe=believe) as archive:
+        files = growing_files(output, volumes, state, progress.say)
+        with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
             archive.require_room()
-            to_come = archive.missing
+            to_come = archive.to_come
             outcome = run.fetch(archive, to_come)
             archive.finish()
         return run.result(archive, to_come, outcome, details)
@@ -176,7 +190,7 @@ def plan_export(
     with (
         _open_older(reuse, output, progress) as older,
         access.connect(inquiry.hosts, stop) as client,
-        _claim(output),
+        claim(output),
     ):
         if output.exists() or partial_path(output).exists():
             raise UsageError(
@@ -199,24 +213,12 @@ def _open_older(reuse: Sequence[Path], output: Path, progress: Progress) -> Olde
     return OlderArchives(reuse, progress.say)
 
 
-@contextmanager
-def _claim(output: Path) -> Iterator[State]:
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no directory {output.parent}")
-    state = State(output)
-    try:
-        yield state
-    except BaseException:
-        # On a medium that has gone this fails too, and would hide why the run ended.
-        with suppress(StorageError):
-            state.release(finished=not _is_begun(output))
-        raise
-    state.release(finished=not _is_begun(output))
-
-
-def _is_begun(output: Path) -> bool:
-    # Path.exists raises on a medium that has gone.
-    return any(os.path.exists(path) for path in (partial_path(output), work_path(output)))  # noqa: PTH110
+def _refuse_to_cut(output: Path, volumes: VolumeOptions) -> None:
+    if volumes.size:
+        raise UsageError(
+            f"{output}: is there already, in one file",
+            hint=f"`airgap split {output} --volume-size {volumes.size}` cuts it.",
+        )
 
 
 @dataclass
@@ -283,10 +285,10 @@ class _Run:
             stop=self.stop,
         )
 
-    def is_complete(self) -> bool:
+    def is_complete(self, paths: Paths) -> bool:
         """Say whether the finished archive is the answer to the question, without blob holes."""
         self._clear_work()
-        with ArchiveReader(self.output) as archive:
+        with ArchiveReader(paths) as archive:
             archive.require_sound_head()
             if differs := self._difference(archive.plan):
                 raise AlreadyFinished(f"{self.output}: {differs}", hint=_MAKE_A_NEW_ONE)
@@ -297,6 +299,15 @@ class _Run:
                         hint=_MAKE_A_NEW_ONE,
                     )
             return not archive.holes
+
+    def reopen(self, finished: Sequence[Path], state: State) -> None:
+        """Make finished volumes grow again; those that are not here stay as they are."""
+        with ArchiveReader(finished) as archive:
+            for volume in archive.lacking:
+                self.progress.say(f"{self.output}: volume {volume.number} is not here")
+                state.volume(volume.number, ())
+            begin_again(self.output, archive)
+            state.cut(archive.layout.limit or 0)
 
     def check_unfinished(self) -> None:
         """Make sure that an unfinished archive is for this question; say what has moved."""
@@ -352,13 +363,15 @@ class _Run:
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
         missing = archive.missing
-        failed = {n: outcome.failed_blobs[n].message for n in missing}
+        failed = {
+            n: outcome.failed_blobs[n].message if n in outcome.failed_blobs else "" for n in missing
+        }
         arrived = [archive.plan.blobs[n] for n in sorted(set(to_come).difference(missing))]
         return self._result(archive, arrived, failed, details)
 
-    def nothing_to_do(self) -> ExportResult:
+    def nothing_to_do(self, paths: Paths) -> ExportResult:
         """Say what the finished archive holds."""
-        with ArchiveReader(self.output) as archive:
+        with ArchiveReader(paths) as archive:
             self.progress.say(f"{self.output}: finished already, nothing to do")
             return self._result(archive, (), {}, {})
 
@@ -380,6 +393,7 @@ class _Run:
             manifests=len(plan.manifests),
             blobs=len(plan.blobs),
             size=archive.layout.size,
+            volumes=volume_names(self.output, archive.layout),
             fetched=len(arrived) - len(reused),
             fetched_bytes=sum(blob.size for blob in arrived) - reused_bytes,
             reused=len(reused),

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airgap import mapping
 from airgap.archive.audit import audit, check_references
-from airgap.archive.reader import ArchiveReader
+from airgap.archive.reader import ArchiveReader, in_a_list
 from airgap.errors import ArchiveError, IntegrityError
 from airgap.manifests import ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
-from airgap.pushing import Delivery, Push, PushPlan, PushResult, push_rounds
+from airgap.pushing import Ahead, Delivery, Push, PushPlan, PushResult, push_rounds
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
+from airgap.swapping import Swapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from airgap.archive.reader import Paths
     from airgap.digest import Digest
     from airgap.errors import AirgapError
     from airgap.mapping import Target
@@ -40,12 +43,13 @@ class ImportResult(PushResult):
 
 
 def import_archive(
-    archive: Path,
+    archive: Paths,
     destination: str,
     *,
     access: Access | None = None,
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
+    wait: bool = False,
     verify_first: bool = False,
     force_tags: bool = False,
     recheck: bool = False,
@@ -55,12 +59,16 @@ def import_archive(
 ) -> ImportResult:
     """Push an archive to ``host[:port][/namespace]`` and write the cluster's files.
 
+    ``archive`` may be any files and directories that hold its volumes. With ``wait`` volumes
+    may appear there one after the other, in any order, as media are exchanged: what one holds
+    is pushed while it is there. The images follow when all have been there.
     Everything that can be refused is refused before the first request: a damaged head, a hole
     in a catalog, names that collide or do not fit; with ``verify_first`` also any damaged
-    byte. Then images go one by one into their repositories, catalogs last; one that fails
-    does not stop the rest, unless ``continue_on_error`` is off. Run again, it sends only what
-    is not there yet: an image whose tag gives its top manifest is not looked into, unless
-    ``recheck``. A tag that is set already moves only with ``force_tags``.
+    byte. (With ``wait`` each volume is looked at when it appears.) Then images go one by one
+    into their repositories, catalogs last; one that fails does not stop the rest, unless
+    ``continue_on_error`` is off. Run again, it sends only what is not there yet: an image
+    whose tag gives its top manifest is not looked into, unless ``recheck``. A tag that is set
+    already moves only with ``force_tags``.
 
     Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
     registry is down. Setting ``stop`` ends it soon.
@@ -68,21 +76,27 @@ def import_archive(
     prefix = DestinationPrefix.parse(destination)
     options = manifests or ManifestsOptions()
     access, stop = access or Access(), stop or threading.Event()
-    with ArchiveReader(archive) as reader:
-        reader.require_sound_head()
-        plan = reader.plan
-        holes = blob_holes(plan, dict.fromkeys(reader.holes, ""))
-        _refuse_hole_in_catalog(reader, holes)
+
+    def look_at(reader: ArchiveReader) -> None:
+        _refuse_hole_in_catalog(reader, blob_holes(plan, dict.fromkeys(reader.holes, "")))
         if verify_first:
             _refuse_damage(reader, progress)
+
+    with Swapping(in_a_list(archive), progress, stop, wait=wait) as content:
+        reader = content.reader
+        reader.require_sound_head()
+        if not wait:
+            reader.require_all_volumes()
+        plan = reader.plan
+        look_at(reader)
         damaged = _damaged_images(reader)
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
         delivery.prepare(options)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
 
-            def push(targets: dict[Image, Target], holders: Holders) -> Push:
-                one = Push(
+            def begun(targets: dict[Image, Target]) -> Push:
+                return Push(
                     plan,
                     targets,
                     client,
@@ -91,12 +105,22 @@ def import_archive(
                     progress=progress,
                     stop=stop,
                 )
+
+            def push(targets: dict[Image, Target], holders: Holders) -> Push:
+                one = begun(targets)
                 one.failed |= {image: e for image, e in damaged.items() if image in targets}
                 whole = _without(targets, holes)
-                one.run(whole, reader, reader.manifest, force_tags=force_tags, holders=holders)
+                one.run(whole, content, content.manifest, force_tags=force_tags, holders=holders)
                 return one
 
-            pushes = push_rounds(plan, delivery.rounds, push)
+            ahead = Ahead(delivery, begun, client, set(damaged))
+            if reader.lacking:
+                progress.stage("asking what is there already")
+                volumes = {volume.number: volume.blobs for volume in reader.lacking}
+                to_come = ahead.not_there(volumes, stop)
+                content.give_away(to_come, look_at, partial(ahead.push, content))
+            holes = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
+            pushes = push_rounds(plan, delivery.rounds, push, ahead.holders)
             hosts = client.activity()
         holes = [*plan_holes(plan, {}), *holes]
         errors = {image: error for one in pushes for image, error in one.failed.items()}
@@ -105,7 +129,7 @@ def import_archive(
         written = delivery.write(options, arrived, [*holes, *(image for image, _ in failed)])
         return ImportResult.of(
             len(arrived),
-            pushes,
+            [*ahead.pushes, *pushes],
             holes,
             failed,
             hosts,
@@ -118,7 +142,7 @@ def import_archive(
 
 
 def plan_import(
-    archive: Path, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
+    archive: Paths, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
 ) -> PushPlan:
     """Say what an import would do; no request is made.
 
@@ -127,6 +151,7 @@ def plan_import(
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
+        reader.require_all_volumes()
         blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
         _refuse_hole_in_catalog(reader, blobs)
         delivery = Delivery.to(prefix, reader.plan, reader.id, max_components)

@@ -13,6 +13,7 @@ from airgap.plan import Missing, blob_holes, plan_holes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from airgap.archive.reader import Paths, VolumeFile
     from airgap.digest import Digest
     from airgap.plan import Plan
 
@@ -55,6 +56,8 @@ class Inspection:
     """What an archive holds; sizes in bytes.
 
     ``damage`` is what shows without reading content: a file cut short, damaged headers.
+    ``volumes`` are all that there are of an archive in several, and () of one in one file;
+    ``notes`` what was found beside it and left alone.
     """
 
     archive: Path
@@ -68,6 +71,8 @@ class Inspection:
     content_size: int
     damage: tuple[str, ...]
     missing: tuple[Missing, ...]
+    volumes: tuple[VolumeFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -77,15 +82,16 @@ class Inspection:
         return HOLES if self.missing else 0
 
 
-def inspect(archive: Path) -> Inspection:
+def inspect(archive: Paths) -> Inspection:
     """Say what an archive holds; its content is not read.
 
+    ``archive`` may be any files and directories that hold its volumes.
     Raises UsageError when there is no such file, Busy, ArchiveError, StorageError.
     """
     with ArchiveReader(archive) as reader:
         plan = reader.plan
         return Inspection(
-            archive=archive,
+            archive=reader.path,
             id=reader.id,
             size=reader.size,
             catalogs=_catalogs(plan),
@@ -95,7 +101,9 @@ def inspect(archive: Path) -> Inspection:
             blobs=len(plan.blobs),
             content_size=plan.content_bytes,
             damage=tuple(problem.message for problem in reader.check_head()),
-            missing=(*plan_holes(plan, {}), *blob_holes(plan, dict.fromkeys(reader.holes, ""))),
+            missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
+            volumes=reader.volume_files(),
+            notes=tuple(reader.notes),
         )
 
 

@@ -36,6 +36,7 @@ from airgap.storage import temporary_directory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airgap.archive.reader import Paths
     from airgap.catalog.image import CatalogImage
     from airgap.catalog.read import Found
     from airgap.digest import Digest
@@ -143,7 +144,7 @@ def list_images(
 
 
 def list_archive(
-    archive: Path,
+    archive: Paths,
     destination: str,
     *,
     path: DatabasePath | None = None,
@@ -157,6 +158,7 @@ def list_archive(
     options = manifests or ManifestsOptions()
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
+        reader.require_all_volumes()
         plan = reader.plan
         _refuse_one_path_for_several(path, len(plan.catalogs))
         catalogs = []

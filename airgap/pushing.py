@@ -31,7 +31,7 @@ from airgap.places import place_images, rounds
 from airgap.plan import Missing, broken_packages, counted
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
-from airgap.registry.destination import RegistryDestination
+from airgap.registry.destination import BlobDestination, RegistryDestination
 from airgap.registry.pace import MOST
 from airgap.registry.upload import RepositoryAbsent
 from airgap.transfer import Outcome, Source, transfer
@@ -324,6 +324,39 @@ class Push:
             self.manifests_sent = destination.manifests_sent
             self.to_create = sorted(map(str, destination.absent))
 
+    def put_blobs(
+        self,
+        images: Iterable[Image],
+        source: Source,
+        blobs: frozenset[int],
+        holders: abc.Mapping[Digest, Iterable[Repository]],
+    ) -> dict[int, AirgapError]:
+        """Bring some blobs of images to their places, ahead of the images themselves.
+
+        Returns those that could not be brought, with the reason.
+        """
+        plan = self._plan
+        images = [image for image in images if not blobs.isdisjoint(plan.blobs_of(image))]
+        places = {image: (at.repository, at.tag) for image, at in self._targets.items()}
+        destination = BlobDestination(self._client, places, holders, self._no_doubt)
+        where = {(n, destination.where(i)) for i in images for n in plan.blobs_of(i) if n in blobs}
+        self._progress.stage(
+            "pushing blobs", total_bytes=sum(plan.blobs[number].size for number, _ in where)
+        )
+        outcome = transfer(
+            plan,
+            images,
+            source,
+            destination,
+            lanes=self._client.pace,
+            progress=self._progress,
+            stop=self._stop,
+            is_fatal=self._is_fatal,
+            skip=frozenset(range(len(plan.blobs))) - blobs,
+        )
+        self.outcomes.append(outcome)
+        return outcome.failed_blobs
+
     def _transfer(
         self, images: Sequence[Image], source: Source, destination: RegistryDestination
     ) -> None:
@@ -486,6 +519,69 @@ class Push:
         except RegistryError:
             return True
         return False
+
+
+class Ahead:
+    """Blobs that are brought to their places ahead of their images, as a source comes by them.
+
+    ``begun`` gives the pushing of images to their places; ``spoiled`` are images that will not
+    be pushed. ``pushes`` is what has been done, ``holders`` who has which blob by now.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        begun: Callable[[dict[Image, Target]], Push],
+        client: RegistryClient,
+        spoiled: Collection[Image],
+    ) -> None:
+        self._plan = delivery.plan
+        self._rounds = delivery.rounds
+        self._begun = begun
+        self._client = client
+        self._spoiled = spoiled
+        self.pushes: list[Push] = []
+        self.holders: dict[Digest, list[Repository]] = defaultdict(list)
+
+    def not_there(self, groups: abc.Mapping[int, Iterable[int]], stop: threading.Event) -> set[int]:
+        """Return the keys of those groups of blobs that are not all at their places already."""
+        places = defaultdict(set)
+        for targets in self._rounds:
+            for image, target in targets.items():
+                for number in self._plan.blobs_of(image):
+                    places[number].add(target.repository)
+
+        def lane_of(number: int) -> str:
+            return min(place.host for place in places[number])
+
+        def is_there(number: int) -> bool:
+            blob = self._plan.blobs[number]
+            try:
+                return all(
+                    self._client.blob_length(place, blob.digest) == blob.size
+                    for place in places[number]
+                )
+            except RegistryError:
+                return False  # Whoever pushes it will find out why.
+
+        return {
+            key
+            for key, blobs in groups.items()
+            if not all(in_parallel(is_there, list(blobs), self._client.pace, lane_of, stop))
+        }
+
+    def push(self, source: Source, blobs: frozenset[int]) -> dict[int, AirgapError]:
+        """Bring blobs to all their places; return those that could not be, with the reason."""
+        failed: dict[int, AirgapError] = {}
+        for targets in self._rounds:
+            images = [image for image in targets if image not in self._spoiled]
+            self.pushes.append(one := self._begun(targets))
+            failed |= one.put_blobs(images, source, blobs, self.holders)
+            for image in images:
+                for number in blobs.intersection(self._plan.blobs_of(image)) - failed.keys():
+                    digest = self._plan.blobs[number].digest
+                    self.holders[digest].append(targets[image].repository)
+        return failed
 
 
 _DOWN = frozenset({None, 429, 502, 503, 504})

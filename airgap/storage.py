@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
 from airgap.errors import StorageError
@@ -70,6 +70,12 @@ def temporary_directory() -> Iterator[Path]:
             yield Path(name)
     finally:
         _temporary.discard(directory.name)
+
+
+def temporary_file() -> BinaryIO:
+    """Give a file without a name, gone when it is closed. Raises StorageError."""
+    with storage_errors(Path(tempfile.gettempdir())):
+        return tempfile.TemporaryFile(prefix="airgap-")
 
 
 def remove_temporary_directories() -> None:

@@ -205,4 +205,5 @@ class _BlobTask:
 
 
 def _lanes(*lanes: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, lanes)))
+    """Return the registries that work needs; what needs none is in a lane of the local disk."""
+    return tuple(dict.fromkeys(filter(None, lanes))) or ("",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airgap.archive.audit import audit
+from airgap.archive.audit import audit, bytes_to_read
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import HOLES, Refused
 from airgap.plan import Missing, blob_holes, plan_holes
@@ -14,7 +14,7 @@ from airgap.progress import SILENT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airgap.archive.reader import Problem
+    from airgap.archive.reader import Paths, Problem, VolumeFile
     from airgap.digest import Digest
     from airgap.plan import Plan
     from airgap.progress import Progress
@@ -31,7 +31,11 @@ class Damage:
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What reading an archive whole has shown; ``size`` in bytes."""
+    """What reading an archive whole has shown; ``size`` in bytes.
+
+    ``volumes`` are all that there are of an archive in several, and () of one in one file;
+    ``notes`` what was found beside it and left alone.
+    """
 
     archive: Path
     id: Digest
@@ -39,6 +43,8 @@ class VerifyResult:
     size: int
     damage: tuple[Damage, ...]
     missing: tuple[Missing, ...]
+    volumes: tuple[VolumeFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -48,25 +54,29 @@ class VerifyResult:
         return HOLES if self.missing else 0
 
 
-def verify(archive: Path, *, progress: Progress = SILENT) -> VerifyResult:
+def verify(archive: Paths, *, progress: Progress = SILENT) -> VerifyResult:
     """Read every byte of an archive and follow every reference in it.
 
-    Damage is collected, not raised. Raises UsageError when there is no such file, Busy while
-    it is written, ArchiveError when it is no archive or its inventory cannot be read (nothing
-    else can then be told apart), StorageError.
+    ``archive`` may be any files and directories that hold its volumes. Those that are not
+    here are no damage: the images that need them are missing. Damage is collected, not raised.
+    Raises UsageError when there is no such file, Busy while it is written, ArchiveError when it
+    is no archive or its inventory cannot be read (nothing else can then be told apart),
+    StorageError.
     """
     with ArchiveReader(archive) as reader:
         plan = reader.plan
-        progress.stage("reading every byte", total_bytes=plan.content_bytes)
+        progress.stage("reading every byte", total_bytes=bytes_to_read(reader))
         damage = [_whom_it_hurts(plan, problem) for problem in audit(reader, progress)]
         progress.finish()
         return VerifyResult(
-            archive=archive,
+            archive=reader.path,
             id=reader.id,
             images=len(plan.images),
             size=reader.size,
             damage=tuple(damage),
-            missing=(*plan_holes(plan, {}), *blob_holes(plan, dict.fromkeys(reader.holes, ""))),
+            missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
+            volumes=reader.volume_files(),
+            notes=tuple(reader.notes),
         )
 
 

@@ -33,7 +33,7 @@ FLOORS = [  # from the ground up
     ["local_catalogs", "rebuilding"],
     ["planner", "manifests", "inquiry"],
     ["pushing"],
-    ["upstream"],
+    ["upstream", "swapping"],
     [
         "exporter",
         "importer",
@@ -43,6 +43,7 @@ FLOORS = [  # from the ground up
         "inspector",
         "browser",
         "lister",
+        "reshaper",
         "serving",
     ],
     ["cli"],

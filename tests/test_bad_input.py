@@ -526,12 +526,12 @@ _FIRST_LINE = INVENTORY_OFFSET + len(b'{"airgap":')
 
 WRECKS: dict[str, tuple[Callable[[bytes, Path], None], int, str]] = {
     "missing": (lambda _, path: None, 2, "there is no such file"),
-    "a-directory": (lambda _, path: path.mkdir(), 2, "not a file"),
+    "a-directory": (lambda _, path: path.mkdir(), 2, "no archive and no volume"),
     "empty": (_write(lambda _: b""), 4, "an empty file"),
     "text": (_write(lambda _: b"hello\n" * 999), 4, "not an airgap archive"),
     "zeros": (_write(lambda whole: bytes(len(whole))), 4, "not an airgap archive"),
     "another-tar": (_tar, 4, "not an airgap archive"),
-    "first-byte": (_write(lambda whole: _flipped(whole, 0)), 4, "not an airgap archive"),
+    "first-byte": (_write(lambda whole: _flipped(whole, 0)), 4, "its first blocks are damaged"),
     "cut-in-the-head": (_write(lambda whole: whole[:1000]), 4, "cut short"),
     "cut-in-the-inventory": (
         _write(lambda whole: whole[: INVENTORY_OFFSET + 900]), 4, "the inventory is damaged",
@@ -651,7 +651,7 @@ def test_verify_names_damage_with_the_images_and_packages_it_hurts(exported: Sit
 def test_a_hole_in_the_catalog_ends_the_import_before_its_first_request(exported: Site) -> None:
     _, number = _blob_of_one_image(plan_of(exported.archive), CATALOG)
     with ArchiveReader(exported.archive) as reader:
-        hole = reader.layout.hole(number)
+        hole = reader.layout.blob(number).absent
     whole = bytearray(exported.archive.read_bytes())
     whole[hole.offset : hole.content] = hole.header
     whole[hole.content : hole.content + hole.size] = bytes(hole.size)

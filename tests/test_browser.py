@@ -207,7 +207,7 @@ class TestAnArchive:
     def test_that_lacks_its_catalog_is_refused(self, exported: Site) -> None:
         with ArchiveReader(exported.archive) as reader:
             number = reader.plan.blobs_of(reader.plan.images[0])[-1]
-            place, hole = reader.layout.blob(number), reader.layout.hole(number)
+            place, hole = reader.layout.blob(number), reader.layout.blob(number).absent
         content = bytearray(exported.archive.read_bytes())
         content[place.offset : place.offset + len(hole.header)] = hole.header
         exported.archive.write_bytes(content)

@@ -115,7 +115,11 @@ def test_the_version_is_told() -> None:
         ["import", "x", "y", "--max-components", "1"],
         ["import", "x", "y", "--max-components", "-1"],
         ["verify"],
-        ["inspect", "x", "y"],
+        ["inspect"],
+        ["split", "x"],
+        ["split", "x", "--volume-size", "huge"],
+        ["split", "x", "y", "--volume-size", "dvd"],
+        ["join", "x"],
     ],
     ids=" ".join,
 )

@@ -221,6 +221,9 @@ def test_every_public_name_is_explained() -> None:
         "MirrorResult",
         "Inspection",
         "VerifyResult",
+        "ReshapeResult",
+        "VolumeFile",
+        "VolumeOptions",
         "Missing",
         "Damage",
         "HostActivity",
@@ -237,7 +240,9 @@ def test_every_field_is_listed(name: str) -> None:
     assert re.findall(r"`(\w+)`", row) == fields
 
 
-@pytest.mark.parametrize("name", ["export", "import_archive", "inspect", "mirror", "verify"])
+@pytest.mark.parametrize(
+    "name", ["export", "import_archive", "inspect", "join", "mirror", "split", "verify"]
+)
 def test_every_parameter_is_listed(name: str) -> None:
     text = (DOCS / "reference" / "python.md").read_text("utf-8")
     (row,) = re.findall(rf"^\| `{name}\((.*)\)` \|", text, re.MULTILINE)

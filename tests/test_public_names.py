@@ -43,15 +43,20 @@ NAMES = {
     "Patience",
     "Refused",
     "RegistryError",
+    "ReshapeResult",
     "StorageError",
     "Unreachable",
     "UsageError",
     "VerifyResult",
+    "VolumeFile",
+    "VolumeOptions",
     "__version__",
     "export",
     "import_archive",
     "inspect",
+    "join",
     "mirror",
+    "split",
     "verify",
 }
 
@@ -61,16 +66,17 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
+        " volumes: 'VolumeOptions | None' = None,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),
     airgap.import_archive: (
-        "(archive: 'Path', destination: 'str', *,"
+        "(archive: 'Paths', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
-        " manifests: 'ManifestsOptions | None' = None, verify_first: 'bool' = False,"
-        " force_tags: 'bool' = False, recheck: 'bool' = False, continue_on_error: 'bool' = True,"
-        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
-        " -> 'ImportResult'"
+        " manifests: 'ManifestsOptions | None' = None, wait: 'bool' = False,"
+        " verify_first: 'bool' = False, force_tags: 'bool' = False, recheck: 'bool' = False,"
+        " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
+        " stop: 'threading.Event | None' = None) -> 'ImportResult'"
     ),
     airgap.mirror: (
         "(catalogs: 'Sequence[str]', destination: 'str', *,"
@@ -80,13 +86,22 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " recheck: 'bool' = False, continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'MirrorResult'"
     ),
-    airgap.verify: "(archive: 'Path', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
-    airgap.inspect: "(archive: 'Path') -> 'Inspection'",
+    airgap.split: (
+        "(archive: 'Paths', volumes: 'VolumeOptions', *, output: 'Path',"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ReshapeResult'"
+    ),
+    airgap.join: (
+        "(volumes: 'Paths', output: 'Path', *, progress: 'Progress' = SILENT,"
+        " stop: 'threading.Event | None' = None) -> 'ReshapeResult'"
+    ),
+    airgap.verify: "(archive: 'Paths', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
+    airgap.inspect: "(archive: 'Paths') -> 'Inspection'",
 }
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size fetched fetched_bytes reused reused_bytes"
+        "archive id images manifests blobs size volumes fetched fetched_bytes reused reused_bytes"
         " manifests_reused missing broken hosts exit_status"
     ),
     airgap.ImportResult: (
@@ -99,11 +114,14 @@ FIELDS: dict[type[Any], str] = {
         " missing failed broken to_create hosts errors"
         " catalogs id destination manifests files exit_status"
     ),
-    airgap.VerifyResult: "archive id images size damage missing exit_status",
+    airgap.VerifyResult: "archive id images size damage missing volumes notes exit_status",
     airgap.Inspection: (
         "archive id size catalogs packages images manifests blobs content_size damage missing"
-        " exit_status"
+        " volumes notes exit_status"
     ),
+    airgap.ReshapeResult: "archive id volumes size exit_status",
+    airgap.VolumeFile: "number file",
+    airgap.VolumeOptions: "size directories ask",
     airgap.Missing: "reference reason bundles packages detail",
     airgap.Damage: "message images packages",
     airgap.HostActivity: (

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airgap.arrival import Arrival
+from airgap.crew import AtMost
 from airgap.errors import AirgapError, Interrupted, NotFound, StorageError, Unreachable
 from airgap.progress import SILENT, Silent
 from airgap.transfer import Outcome, transfer
 from tests.support.plans import Content, some_content
-from tests.support.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def _run(
         plan.images,
         content,
         shelf,
-        lanes=Room(workers),
+        lanes=AtMost(workers),
         progress=progress or SILENT,
         stop=stop or threading.Event(),
         is_fatal=is_fatal,

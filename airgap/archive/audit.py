@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from airgap.archive import tar
 from airgap.archive.reader import ArchiveReader, Problem
+from airgap.digest import Hasher
 from airgap.errors import IntegrityError, MalformedContent
 from airgap.oci.model import Index, parse_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airgap.archive.layout import Entry
+    from airgap.archive.layout import Entry, Volume
     from airgap.digest import Digest
     from airgap.progress import Progress
 
@@ -23,31 +24,53 @@ if TYPE_CHECKING:
 def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
     """Yield all damage there is, in the order of the archive.
 
-    Covers every byte: head, headers, content, padding, the zeros of holes, the end; and every
-    reference: what a manifest's bytes refer to must be what the inventory says. What a file
-    cut short has lost is one problem.
+    Covers every byte of every volume that is here: head, headers, content, padding, the zeros
+    of holes, the end; and every reference: what a manifest's bytes refer to must be what the
+    inventory says. What a file cut short has lost is one problem.
     """
     yield from reader.check_head()
+    damaged: set[int] = set()
+    for volume in reader.here:
+        for problem in _audit_volume(reader, volume, progress):
+            damaged.update(problem.blobs)
+            message = f"{reader.where(volume)}{problem.message}"
+            yield Problem(message, problem.manifests, problem.blobs)
+    for number in sorted(reader.present - damaged):
+        if reader.layout.is_cut(number):
+            yield from _check_joined(reader, number)
+
+
+def bytes_to_read(reader: ArchiveReader) -> int:
+    """Return how many bytes of content an audit will count."""
+    manifests = sum(manifest.size for manifest in reader.plan.manifests)
+    blobs = sum(piece.size for volume in reader.here for _, piece in reader.layout.content(volume))
+    return manifests * len(reader.here) + blobs
+
+
+def _audit_volume(reader: ArchiveReader, volume: Volume, progress: Progress) -> Iterator[Problem]:
     for number, manifest in enumerate(reader.plan.manifests):
-        if not reader.reaches(reader.layout.manifest(number)):
+        entry = reader.layout.manifest(number)
+        if not reader.reaches(volume, entry):
             continue
         try:
-            raw = reader.manifest(number)
+            raw = reader.manifest_in(volume, number)
         except IntegrityError:
             yield Problem(f"manifest {manifest.digest} is damaged", (number,))
         else:
             yield from check_references(reader, number, raw)
-        yield from _check_padding(reader, reader.layout.manifest(number), (number,), ())
+        yield from _check_padding(reader, volume, entry, (number,), ())
         progress.advance(manifest.size)
-    for number, blob in enumerate(reader.plan.blobs):
-        if not reader.reaches(reader.layout.blob(number)):
+    for number, piece in reader.layout.content(volume):
+        if not reader.reaches(volume, piece):
             continue
-        if number in reader.holes:
-            yield from _check_zeros(reader, number)
+        if reader.is_absent(piece):
+            yield from _check_zeros(reader, number, piece)
+        elif reader.layout.is_cut(number):
+            yield from _check_piece(reader, number, piece)
         else:
             yield from _check_blob(reader, number)
-        yield from _check_padding(reader, reader.layout.blob(number), (), (number,))
-        progress.advance(blob.size)
+        yield from _check_padding(reader, volume, piece, (), (number,))
+        progress.advance(piece.size)
 
 
 def check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:
@@ -78,16 +101,43 @@ def _check_blob(reader: ArchiveReader, number: int) -> Iterator[Problem]:
         yield Problem(f"blob {error.message}", blobs=(number,))
 
 
-def _check_zeros(reader: ArchiveReader, number: int) -> Iterator[Problem]:
+def _check_piece(reader: ArchiveReader, number: int, piece: Entry) -> Iterator[Problem]:
+    """Hold a piece against its volume's record, which tells the volume that is damaged."""
+    hasher, size = Hasher(), 0
+    for chunk in reader.piece(piece):
+        hasher.update(chunk)
+        size += len(chunk)
+    stated = reader.piece_digest(number, piece)
+    if stated is None:
+        yield Problem(f"the volume's record says nothing of {piece.name}", blobs=(number,))
+    elif (size, hasher.digest()) != (piece.size, stated):
+        yield Problem(
+            f"{piece.name} is damaged: it must have {stated}, and has {hasher.digest()}",
+            blobs=(number,),
+        )
+
+
+def _check_joined(reader: ArchiveReader, number: int) -> Iterator[Problem]:
+    """Check a blob that is cut as a whole, in case records and pieces are wrong alike."""
+    volumes = ", ".join(str(piece.volume) for piece in reader.layout.pieces(number))
+    for problem in _check_blob(reader, number):
+        yield Problem(f"in volumes {volumes}: {problem.message}", blobs=problem.blobs)
+
+
+def _check_zeros(reader: ArchiveReader, number: int, piece: Entry) -> Iterator[Problem]:
     blob = reader.plan.blobs[number]
-    if any(piece.strip(b"\0") for piece in reader.blob(blob, 0)):
+    if any(chunk.strip(b"\0") for chunk in reader.piece(piece)):
         yield Problem(f"the place of the missing blob {blob.digest} is not empty", blobs=(number,))
 
 
 def _check_padding(
-    reader: ArchiveReader, entry: Entry, manifests: tuple[int, ...], blobs: tuple[int, ...]
+    reader: ArchiveReader,
+    volume: Volume,
+    entry: Entry,
+    manifests: tuple[int, ...],
+    blobs: tuple[int, ...],
 ) -> Iterator[Problem]:
     size = tar.padded(entry.size) - entry.size
-    padding = b"".join(reader.content(entry.content + entry.size, size))
+    padding = b"".join(reader.content(volume, entry.content + entry.size, size))
     if padding != bytes(size):
         yield Problem(f"the padding after {entry.name} is damaged", manifests, blobs)

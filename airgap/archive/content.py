@@ -5,31 +5,18 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
-from airgap.archive.layout import LAYOUT_NAME
 from airgap.digest import verified
 from airgap.errors import ArchiveError, IntegrityError
 from airgap.oci import graph
 from airgap.oci.model import Descriptor
-from airgap.storage import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from _typeshed import WriteableBuffer
 
     from airgap.archive.reader import ArchiveReader
     from airgap.plan import Blob, Image
-
-
-def is_archive(path: Path) -> bool:
-    """Say whether a file begins like an archive: with the mark of an OCI image layout.
-
-    Raises StorageError when it cannot be read.
-    """
-    mark = LAYOUT_NAME.encode() + b"\0"
-    with storage_errors(path), path.open("rb") as file:
-        return file.read(len(mark)) == mark
 
 
 class ImageContent:
@@ -61,7 +48,8 @@ class ImageContent:
         """
         number = self._blobs.get(descriptor.digest)
         if number is None or number not in self._reader.present:
-            raise self._absent(descriptor)
+            elsewhere = self._reader.absent.get(number, "") if number is not None else ""
+            raise self._absent(descriptor, elsewhere)
         return io.BufferedReader(_Stream(self._pieces(self._reader.plan.blobs[number])))
 
     def _pieces(self, blob: Blob) -> Iterator[bytes]:
@@ -70,7 +58,12 @@ class ImageContent:
         except IntegrityError as error:
             raise IntegrityError(f"{self._reader.path}: damaged: {error.message}") from error
 
-    def _absent(self, descriptor: Descriptor) -> ArchiveError:
+    def _absent(self, descriptor: Descriptor, elsewhere: str = "") -> ArchiveError:
+        if elsewhere:
+            return ArchiveError(
+                f"{self._reader.path}: {elsewhere}; it is of {self._image.reference}",
+                hint="Name the other volumes too.",
+            )
         return ArchiveError(
             f"{self._reader.path}: {descriptor.digest} of {self._image.reference} is not in it",
             hint="Run the export that made it again to fetch what is missing.",

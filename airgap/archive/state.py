@@ -14,10 +14,13 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airgap.errors import Busy, printable
 from airgap.storage import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _READ_LIMIT = 64 << 20
@@ -33,6 +36,8 @@ class State:
 
     ``survived`` says how much of each unfinished blob, in bytes, a previous run certainly
     left in the file; ``same_boot`` whether that run's last header flips can be believed.
+    ``limit`` is the size of the volumes that were begun, ``volumes`` those that were finished,
+    each with its holes.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -43,6 +48,7 @@ class State:
         with storage_errors(self._path):
             previous = os.pread(self._descriptor, _READ_LIMIT, 0)
             self.same_boot, self.survived = _survivors(previous, self._boot)
+            self.limit, self.volumes = _volumes(previous)
             if previous and not previous.endswith(b"\n"):
                 os.write(self._descriptor, b"\n")
         self._append({"pid": os.getpid(), "host": socket.gethostname()})
@@ -62,6 +68,14 @@ class State:
     def synced(self, blob: int, size: int) -> None:
         """Note that the first ``size`` bytes of a blob are on the medium."""
         self._append({"blob": blob, "written": size, "synced": True})
+
+    def cut(self, limit: int) -> None:
+        """Note that the archive is written in volumes of at most ``limit`` bytes."""
+        self._append({"limit": limit})
+
+    def volume(self, number: int, holes: Iterable[int]) -> None:
+        """Note that a volume is finished and may be gone, and which blobs it lacks."""
+        self._append({"volume": number, "holes": sorted(holes)})
 
     def release(self, *, finished: bool) -> None:
         """Give the claim up; of a finished archive nothing needs to be remembered."""
@@ -148,6 +162,17 @@ def _survivors(text: bytes, boot: str) -> tuple[bool, dict[int, int]]:
         elif same_boot:
             survived[blob] = size
     return same_boot, survived
+
+
+def _volumes(text: bytes) -> tuple[int | None, dict[int, frozenset[int]]]:
+    limit, volumes = None, dict[int, frozenset[int]]()
+    for record in _records(text):
+        size, number, holes = record.get("limit"), record.get("volume"), record.get("holes")
+        if isinstance(size, int):
+            limit = size
+        if isinstance(number, int) and isinstance(holes, list):
+            volumes[number] = frozenset(hole for hole in holes if isinstance(hole, int))
+    return limit, volumes
 
 
 def _records(text: bytes) -> list[dict[str, Any]]:

@@ -11,31 +11,27 @@ import errno
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from airgap import limits
-from airgap.archive import inventory, tar
+from airgap.archive import inventory
+from airgap.archive.growing import GrowingFiles
 from airgap.archive.layout import SIGNATURE_NAME, UNSIGNED, Entry, Layout, index_document
-from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.reader import partial_path
+from airgap.archive.state import State
+from airgap.archive.work import Work, work_path
 from airgap.arrival import Arrival
 from airgap.digest import Check, Hasher
-from airgap.errors import IntegrityError, Interrupted, StorageError
-from airgap.storage import (
-    pieces_at,
-    read_at,
-    require_room,
-    storage_errors,
-    sync_directory,
-    write_at,
-)
+from airgap.errors import AirgapError, IntegrityError, Interrupted, StorageError, UsageError
+from airgap.storage import storage_errors, sync_directory, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airgap.archive.state import State
-    from airgap.archive.work import Work
+    from airgap.archive.reader import ArchiveReader
     from airgap.digest import Digest
     from airgap.plan import Blob, Image, Plan
 
@@ -69,6 +65,36 @@ def write_head(path: Path, plan: Plan, work: Work) -> None:
         sync_directory(path.parent)
 
 
+@contextmanager
+def claim(path: Path) -> Iterator[State]:
+    """Hold an archive as its only writer. Raises UsageError, Busy, StorageError."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no directory {path.parent}")
+    state = State(path)
+    try:
+        yield state
+    except BaseException:
+        # On a medium that has gone this fails too, and would hide why the run ended.
+        with suppress(StorageError):
+            state.release(finished=not _is_begun(path))
+        raise
+    state.release(finished=not _is_begun(path))
+
+
+def _is_begun(path: Path) -> bool:
+    # Path.exists raises on a medium that has gone.
+    return any(os.path.exists(begun) for begun in (partial_path(path), work_path(path)))  # noqa: PTH110
+
+
+def begin_again(path: Path, reader: ArchiveReader) -> None:
+    """Begin an archive at ``path`` that is to hold what another one does. Raises as above."""
+    work = Work(work_path(path))
+    for number, manifest in enumerate(reader.plan.manifests):
+        work.keep(manifest.digest, reader.manifest(number))
+    write_head(path, reader.plan, work)
+    work.remove()
+
+
 def reopen(path: Path) -> None:
     """Make a finished archive one that grows again, for its holes to be filled."""
     with storage_errors(path):
@@ -83,8 +109,16 @@ class ArchiveWriter:
     in a ``with`` block; only ``finish`` gives the archive its name.
     """
 
-    def __init__(self, path: Path, state: State, stop: threading.Event, *, believe: bool) -> None:
-        """Open ``FILE.partial`` and find out what it holds.
+    def __init__(
+        self,
+        path: Path,
+        state: State,
+        stop: threading.Event,
+        *,
+        believe: bool,
+        files: GrowingFiles | None = None,
+    ) -> None:
+        """Find out what an unfinished archive holds; ``files`` are those of one in volumes.
 
         Unless its headers are to be believed, every blob in it is hashed again, and a header
         that was wrong is set right: a power cut may have kept it and lost the content. Raises
@@ -92,30 +126,27 @@ class ArchiveWriter:
         """
         self.path = path
         self._partial = partial_path(path)
+        self._files = files = files or GrowingFiles(path)
         self._state = state
         self._stop = stop
-        with ArchiveReader(self._partial, unfinished=True) as reader:
-            reader.require_sound_head()
-            self.id, self.plan, self.layout = reader.id, reader.plan, reader.layout
-            present = set(reader.present)
-            if not believe:
-                present = {number for number in present if reader.is_sound(number)}
-            lost = reader.present - present
+        self.id, self.plan, self.layout = files.id, files.plan, files.layout
+        present = set(files.present)
+        if not believe:
+            present = {number for number in present if files.is_sound(number)}
+        for number in files.present - present:
+            files.mark(number, there=False)
         with storage_errors(self._partial):
-            self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
-            for number in lost:
-                hole = self.layout.hole(number)
-                write_at(self._descriptor, hole.header, hole.offset)
-            os.fdatasync(self._descriptor)
+            files.sync()
         state.believe()
         self._held = {n: size for n, size in state.survived.items() if n not in present}
         self._present = present
         self._numbers = {blob.digest: n for n, blob in enumerate(self.plan.blobs)}
         self._lock = threading.Condition()
         self._positions: dict[int, int] = {}
+        self._begins = [0, *accumulate(volume.size for volume in self.layout.volumes)]
         self._finished: list[int] = []
         self._finished_bytes = 0
-        self._flipping = threading.Lock()
+        self._flipping = threading.RLock()
         self._sync_failed = False
         self._last_flip = time.monotonic()
 
@@ -123,8 +154,7 @@ class ArchiveWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self._files.close()
 
     @property
     def missing(self) -> list[int]:
@@ -133,7 +163,12 @@ class ArchiveWriter:
 
     def require_room(self) -> None:
         """Make sure that what is still to come has room. Raises StorageError."""
-        require_room(self._descriptor, self._partial, self.layout.size)
+        self._files.require_room()
+
+    @property
+    def to_come(self) -> list[int]:
+        """The numbers of the blobs that have not arrived and can: their places are here."""
+        return [number for number in self.missing if number not in self._files.stuck]
 
     def where(self, image: Image) -> str:
         """Return the one place for all blobs: content is kept once, whoever wants it."""
@@ -155,15 +190,24 @@ class ArchiveWriter:
             return Arrival.PRESENT
         self._claim(number)
         try:
+            self._files.make_room(number, self._wait_for_volumes_before)
+            self._files.mark(number, there=False)
             try:
                 self._fill(number, blob, read)
             except IntegrityError:
                 # What an earlier run left may be wrong, or the way here: once more, from nothing.
                 self._held.pop(number, None)
                 self._fill(number, blob, read)
+        except (StorageError, Interrupted):
+            raise
+        except AirgapError:
+            self._settle(number)
+            raise
+        else:
+            self._count_finished(number, blob.size)
+            self._settle(number)
         finally:
             self._leave(number)
-        self._count_finished(number, blob.size)
         return Arrival.SENT
 
     def put_image(self, image: Image) -> None:
@@ -179,29 +223,43 @@ class ArchiveWriter:
         Raises StorageError; the archive then stays unfinished.
         """
         self._flip()
-        with storage_errors(self._partial):
-            for number in self.missing:
-                self._empty(number)
-            os.ftruncate(self._descriptor, self.layout.size)
-            write_at(self._descriptor, tar.END, self.layout.content_end)
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self._partial.replace(self.path)
-            sync_directory(self.path.parent)
+        self._files.finish(self._present, self._wait_for_volumes_before)
 
     def _claim(self, number: int) -> None:
-        """Wait until a place is inside the window, then mark it as being filled."""
-        place = self.layout.blob(number)
+        """Wait until a place is inside the window."""
+        begin = self._begin(number)
         with self._lock:
-            self._positions[number] = place.offset
-            while place.offset > min(self._positions.values()) + WINDOW:
+            self._positions[number] = begin
+            while begin > min(self._positions.values()) + WINDOW:
                 self._lock.wait(timeout=0.5)
                 if self._stop.is_set():
                     del self._positions[number]
                     raise Interrupted
-        with storage_errors(self._partial):
-            write_at(self._descriptor, self.layout.hole(number).header, place.offset)
+
+    def _begin(self, number: int) -> int:
+        """Return where a blob's content begins in all volumes, one after the other."""
+        place = self.layout.blob(number)
+        return self._begins[place.volume - 1] + place.content
+
+    def _wait_for_volumes_before(self, volume: int) -> None:
+        """Wait until nobody writes to earlier volumes; end those that are whole. Interrupted."""
+        self._end_ripe()
+        with self._lock:
+            while any(self.layout.blob(number).volume < volume for number in self._positions):
+                self._lock.wait(timeout=0.5)
+                if self._stop.is_set():
+                    raise Interrupted
+
+    def _settle(self, number: int) -> None:
+        self._files.settled(number)
+        self._end_ripe()
+
+    def _end_ripe(self) -> None:
+        """Finish the volumes in which nothing will change any more. Raises StorageError."""
+        with self._flipping:
+            while volume := self._files.ripe():
+                self._flip()
+                self._files.end(volume, self._present)
 
     def _leave(self, number: int) -> None:
         with self._lock:
@@ -209,17 +267,16 @@ class ArchiveWriter:
             self._lock.notify_all()
 
     def _fill(self, number: int, blob: Blob, read: Callable[[int], Iterator[bytes]]) -> None:
-        start = self.layout.blob(number).content
+        begin = self._begin(number)
         check = Check(blob.digest, blob.size)
-        self._rehash(check, start, self._held.get(number, 0))
+        self._rehash(check, number, self._held.get(number, 0))
         noted = check.seen
         for piece in read(check.seen) if check.seen < blob.size else ():
-            offset = start + check.seen
+            position = check.seen
             check.update(piece)
-            with storage_errors(self._partial):
-                write_at(self._descriptor, piece, offset)
+            self._files.write(number, piece, position)
             with self._lock:
-                self._positions[number] = start + check.seen
+                self._positions[number] = begin + check.seen
                 self._lock.notify_all()
             if check.seen - noted >= NOTE_BYTES:
                 self._state.written(number, check.seen)
@@ -228,15 +285,14 @@ class ArchiveWriter:
         # Until the next flip only this tells a later run that nothing is left to fetch.
         self._state.written(number, blob.size)
 
-    def _rehash(self, check: Check, start: int, held: int) -> None:
+    def _rehash(self, check: Check, number: int, held: int) -> None:
         held = min(held, check.size)
-        with storage_errors(self._partial):
-            while check.seen < held:
-                wanted = min(limits.CHUNK, held - check.seen)
-                piece = read_at(self._descriptor, wanted, start + check.seen)
-                if not piece:
-                    break
-                check.update(piece)
+        while check.seen < held:
+            wanted = min(limits.CHUNK, held - check.seen)
+            piece = self._files.read(number, wanted, check.seen)
+            if not piece:
+                break
+            check.update(piece)
 
     def _count_finished(self, number: int, size: int) -> None:
         with self._lock:
@@ -252,20 +308,20 @@ class ArchiveWriter:
 
     def _flip(self) -> None:
         """Sync, then say in their headers that the blobs finished before it are there."""
-        with self._lock:
-            finished, self._finished, self._finished_bytes = self._finished, [], 0
-            reached = {n: p - self.layout.blob(n).content for n, p in self._positions.items()}
-            self._last_flip = time.monotonic()
-        with storage_errors(self._partial):
-            self._sync()
+        with self._flipping:
+            with self._lock:
+                finished, self._finished, self._finished_bytes = self._finished, [], 0
+                reached = {n: p - self._begin(n) for n, p in self._positions.items()}
+                self._last_flip = time.monotonic()
+            with storage_errors(self._partial):
+                self._sync()
             for number in finished:
-                place = self.layout.blob(number)
-                write_at(self._descriptor, place.header, place.offset)
-        for number, size in reached.items():
-            if size > 0:
-                self._state.synced(number, size)
-        with self._lock:
-            self._present.update(finished)
+                self._files.mark(number, there=True)
+            for number, size in reached.items():
+                if size > 0:
+                    self._state.synced(number, size)
+            with self._lock:
+                self._present.update(finished)
 
     def _sync(self) -> None:
         """Sync, unless that has failed before. Raises OSError.
@@ -276,22 +332,12 @@ class ArchiveWriter:
         if self._sync_failed:
             raise OSError(errno.EIO, "an earlier write was lost")
         try:
-            os.fdatasync(self._descriptor)
+            self._files.sync()
         except OSError:
             self._sync_failed = True
             with suppress(StorageError):
                 self._state.distrust()
             raise
-
-    def _empty(self, number: int) -> None:
-        """Leave a hole: the header of an absent blob, and zeros whatever was written there."""
-        hole = self.layout.hole(number)
-        write_at(self._descriptor, hole.header, hole.offset)
-        offset = hole.content
-        for piece in pieces_at(self._descriptor, hole.size, hole.content):
-            if piece.strip(b"\0"):
-                write_at(self._descriptor, bytes(len(piece)), offset)
-            offset += len(piece)
 
 
 def _write_inventory(path: Path, plan: Plan) -> tuple[int, Digest]:
@@ -304,7 +350,8 @@ def _write_inventory(path: Path, plan: Plan) -> tuple[int, Digest]:
 
 
 def _write_documents(descriptor: int, layout: Layout, inventory_file: Path) -> None:
-    for entry, content in layout.documents:
+    (whole,) = layout.volumes
+    for entry, content in whole.documents:
         write_at(descriptor, entry.header, entry.offset)
         if content is not None:
             write_at(descriptor, content, entry.content)

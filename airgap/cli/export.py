@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airgap.archive.reader import partial_path
-from airgap.cli import options, pushing, report
+from airgap.cli import options, pushing, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
 from airgap.cli.typed import RememberingCommand, typed_again
@@ -35,7 +35,15 @@ _BESIDE_A_LIST = (
     "config",
     "rebuild_catalog",
 )
-_OF_ARCHIVES = ("archive", "files", "dry_run", "recheck", "reuse")
+_OF_ARCHIVES = (
+    "archive",
+    "files",
+    "dry_run",
+    "recheck",
+    "reuse",
+    "volume_size",
+    "volume_dirs",
+)
 _OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
 _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""
@@ -81,6 +89,7 @@ _OF_NAMES = ("intended", "max_components")
 )
 @pushing.manifests_only_options
 @pushing.destination_options
+@volumes.volume_options
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what is in the archive already.")
 @options.continue_on_error_option
@@ -106,6 +115,8 @@ def export_command(
     icsp_scope: str,
     idms_scope: str,
     max_icsp_size: int,
+    volume_size: int | None,
+    volume_dirs: tuple[Path, ...],
     dry_run: bool,
     recheck: bool,
     continue_on_error: bool,
@@ -128,6 +139,9 @@ def export_command(
     An export that was interrupted, or that ended with holes in its content, continues when the
     same command is run again.
 
+    With --volume-size it is written in volumes, NAME.001.tar and so on; each may be carried away
+    as soon as it is finished.
+
     With --manifests-only nothing is fetched but the catalogs: images.txt lists what they refer
     to, or, with --for, mapping.txt and the cluster's files say what an import to DEST will do.
     Edit mapping.txt, and -f takes the images that are left in it, to where it says.
@@ -140,6 +154,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar --package etcd:stable@head --package vault
       airgap export quay.io/my/catalog:v1 --manifests-only --for registry.example.com:5000/olm
       airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
+      airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
       airgap export quay.io/my/catalog:v1 -o october.tar --reuse september.tar
     """
@@ -179,7 +194,9 @@ def export_command(
         try:
             result = export(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
-                recheck=recheck, continue_on_error=continue_on_error, progress=progress, stop=stop,
+                recheck=recheck, continue_on_error=continue_on_error,
+                volumes=volumes.options_from(volume_size, volume_dirs),
+                progress=progress, stop=stop,
             )  # fmt: skip
         except AlreadyFinished as error:
             how = f"To make a new one that takes from it what it holds:\n    {_anew(context)}"
@@ -223,6 +240,7 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
 
 def _print(result: ExportResult, context: click.Context) -> None:
     report.echo(f"archive   {result.archive} ({size(result.size)})")
+    volumes.print_names(result.volumes)
     report.echo(f"id        {result.id}")
     report.echo(
         f"holds     {result.images} images: {result.manifests} manifests, {result.blobs} blobs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,14 +12,22 @@ from airgap.importer import import_archive, plan_import
 from airgap.lister import list_archive
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airgap.importer import ImportResult
     from airgap.lister import DatabasePath
 
 
 @click.command("import", short_help="Push an archive to a registry, write the cluster's YAML.")
-@click.argument("archive", type=click.Path(path_type=Path))
+@options.archives_argument
 @click.argument("destination", metavar="DEST")
 @pushing.destination_options
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Push what the volumes that are there hold, and wait for the others: media are exchanged"
+    " in any order.",
+)
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
 @pushing.recheck_option
@@ -35,13 +42,14 @@ if TYPE_CHECKING:
 def import_command(
     context: click.Context,
     /,
-    archive: Path,
+    archives: tuple[Path, ...],
     destination: str,
     to_manifests: Path | None,
     max_components: int,
     icsp_scope: str,
     idms_scope: str,
     max_icsp_size: int,
+    wait: bool,
     verify_first: bool,
     force_tags: bool,
     recheck: bool,
@@ -63,9 +71,14 @@ def import_command(
     Every image keeps its digest. Nothing that is there already is sent again, so an import
     that was interrupted continues when the same command is run again. Catalogs go last.
 
+    ARCHIVE is a file, or the files and directories that hold its volumes, in any order and under
+    any names.
+
     \b
     Examples:
       airgap import /media/usb/olm.tar registry.example.com:5000
+      airgap import /media/usb1 /media/usb2 registry.example.com:5000
+      airgap import /media/usb registry.example.com:5000 --wait
       airgap import olm.tar registry.example.com:5000/olm -a auth.json --to-manifests out
       airgap import olm.tar localhost:5000 --insecure --dry-run
       airgap import olm.tar registry.example.com:5000 --manifests-only --to-manifests out
@@ -75,21 +88,22 @@ def import_command(
     manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
     if manifests_only:
         listed = list_archive(
-            archive, destination, path=path, max_components=max_components, manifests=manifests
+            archives, destination, path=path, max_components=max_components, manifests=manifests
         )
         return pushing.print_list("import", listed, output_format)
     if dry_run:
-        plan = plan_import(archive, destination, max_components=max_components)
+        plan = plan_import(archives, destination, max_components=max_components)
         return pushing.print_plan("import", plan, output_format, skip_missing=skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(
-            archive,
+            archives,
             destination,
             access=options.access_from(
                 registry_config, insecure, certificate_authority, max_per_registry
             ),
             max_components=max_components,
             manifests=manifests,
+            wait=wait,
             verify_first=verify_first,
             force_tags=force_tags,
             recheck=recheck,

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from airgap.cli import options, report
+from airgap.cli import options, report, volumes
 from airgap.cli.progress import size
 from airgap.errors import printable
 from airgap.inspector import inspect
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airgap.inspector import Inspection
 
 
 @click.command("inspect", short_help="Say what an archive holds.")
-@click.argument("archive", type=click.Path(path_type=Path))
+@options.archives_argument
 @click.option("--images", is_flag=True, help="List every image with its size and digest.")
 @options.output_option
-def inspect_command(archive: Path, images: bool, output_format: str) -> int:
+def inspect_command(archives: tuple[Path, ...], images: bool, output_format: str) -> int:
     """Say what an archive holds: catalogs, packages, images, sizes, holes.
 
     Reads the inventory alone, which takes a moment whatever the archive's size; `airgap verify`
-    reads every byte.
+    reads every byte. ARCHIVE is a file, or the files and directories that hold its volumes; one
+    volume is enough.
 
     \b
     Examples:
@@ -32,7 +34,7 @@ def inspect_command(archive: Path, images: bool, output_format: str) -> int:
       airgap inspect olm.tar --images
       airgap inspect olm.tar --output json
     """
-    found = inspect(archive)
+    found = inspect(archives)
     if output_format == "json":
         report.echo_json("inspect", found.exit_status, found)
     else:
@@ -43,6 +45,7 @@ def inspect_command(archive: Path, images: bool, output_format: str) -> int:
 def _print(found: Inspection, images: bool) -> None:
     report.echo(f"archive   {found.archive} ({size(found.size)})")
     report.echo(f"id        {found.id}")
+    volumes.print_volumes(found.volumes, found.notes)
     for catalog in found.catalogs:
         report.echo(f"catalog   {printable(catalog.reference, 400)}")
         report.echo(f"          {catalog.digest}, {catalog.format} at /{printable(catalog.path)}")

@@ -257,6 +257,15 @@ def registry_options(command: Command) -> Command:
     return command
 
 
+archives_argument = click.argument(
+    "archives",
+    metavar="ARCHIVE...",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+)
+
+
 def verbosity_options(command: Command) -> Command:
     """Add -q and -v."""
     quiet = click.option("-q", "--quiet", is_flag=True, help="No progress, the result alone.")

@@ -51,16 +51,12 @@ _GONE = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _HEALINGS = 2
 
 
-class RegistryDestination:
-    """Where the images of a plan go.
+class BlobDestination:
+    """Where the blobs of images go; alone, those that go ahead of the images themselves.
 
-    ``places`` gives the repository and the tag of each image, ``manifest`` the bytes of a
-    manifest by number, ``blob`` those of a blob from an offset on. An image whose tag is "" is
-    known by its digest alone. ``tags_set`` are the images whose tag, or else digest, is at the
-    destination already: of them only what is absent is put. ``empty`` are repositories in which
-    nothing is. ``holders`` are repositories, here or elsewhere, that are said to have a blob.
-    ``say`` is told once of a registry that takes no manifest by its digest, ``arrived`` of
-    every blob that is where it should be.
+    ``places`` gives the repository and the tag of each image. ``empty`` are repositories in
+    which nothing is. ``holders`` are repositories, here or elsewhere, that are said to have a
+    blob. ``arrived`` is told of every blob that is where it should be.
 
     ``absent`` are the repositories that were not there and that the registry did not make.
     """
@@ -68,25 +64,15 @@ class RegistryDestination:
     def __init__(
         self,
         client: RegistryClient,
-        plan: Plan,
         places: Mapping[Image, tuple[Repository, str]],
-        manifest: Callable[[int], bytes],
-        blob: Callable[[Blob, int], Iterator[bytes]],
-        tags_set: frozenset[Image],
-        empty: frozenset[Repository],
         holders: Mapping[Digest, Iterable[Repository]],
-        say: Callable[[str], None],
         arrived: Callable[[], None] = lambda: None,
+        empty: frozenset[Repository] = frozenset(),
     ) -> None:
         self._client = client
-        self._plan = plan
         self._places = places
-        self._manifest = manifest
-        self._blob = blob
-        self._tags_set = tags_set
-        self._empty = empty
-        self._say = say
         self._arrived = arrived
+        self._empty = empty
         self._holders = {
             (repository.host, digest): _Holder(repository, is_sure=False)
             for digest, repositories in holders.items()
@@ -94,9 +80,7 @@ class RegistryDestination:
         }
         self._hosts = {str(repository): repository for repository, _ in places.values()}
         self._lock = threading.Lock()
-        self._hiding: set[str] = set()
         self.absent: dict[Repository, RepositoryAbsent] = {}
-        self.manifests_sent = 0
 
     def where(self, image: Image) -> str:
         """Return the repository of an image."""
@@ -105,17 +89,6 @@ class RegistryDestination:
     def lane(self, where: str) -> str:
         """Return the registry of a repository."""
         return self._hosts[where].host
-
-    def ask_for_digests(self, image: Image) -> None:
-        """Find out whether an image's registry refuses every manifest by its digest.
-
-        What it does not tell now, its answer to the first manifest will. Raises Interrupted.
-        """
-        repository, _ = self._places[image]
-        first = self._plan.manifests[self._plan.manifests_of(image)[0]]
-        refusal = self._client.refusal_of_digests(repository, first.media_type)
-        if refusal is not None:
-            self._use_tags(repository.host, refusal)
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a repository has a blob: found there, mounted, or sent.
@@ -137,6 +110,92 @@ class RegistryDestination:
         self._client.account(repository.host).arrived(arrival, blob.size)
         self._arrived()
         return arrival
+
+    def put_image(self, image: Image) -> None:
+        """Do nothing: the image itself comes later."""
+
+    def _bring(
+        self, blob: Blob, repository: Repository, read: Callable[[int], Iterator[bytes]]
+    ) -> Arrival:
+        if repository not in self._empty and self._has(blob, repository):
+            return Arrival.PRESENT
+        holder = self._holders.get((repository.host, blob.digest))
+        if holder is None or holder.repository == repository:
+            return self._send(blob, repository, read)
+        arrival = self._send(blob, repository, read, holder.repository.path)
+        if arrival is Arrival.MOUNTED and not holder.is_sure and not self._has(blob, repository):
+            return self._send(blob, repository, read)
+        return arrival
+
+    def _send(
+        self,
+        blob: Blob,
+        repository: Repository,
+        read: Callable[[int], Iterator[bytes]],
+        mount_from: str = "",
+    ) -> Arrival:
+        return self._client.upload(
+            repository,
+            blob.digest,
+            blob.size,
+            lambda: verified(read(0), blob.digest, blob.size),
+            mount_from,
+        )
+
+    def _has(self, blob: Blob, repository: Repository) -> bool:
+        """Say whether a blob is there, whole. Raises RegistryError for one of another length."""
+        length = self._client.blob_length(repository, blob.digest)
+        if length is None or length == blob.size:
+            return length is not None
+        raise RegistryError(
+            f"{repository}: holds {blob.digest} with {length} bytes instead of {blob.size}",
+            hint="The registry's storage is damaged, and it does not replace a blob it thinks"
+            " it has: delete the blob there, let the registry collect garbage, restart it,"
+            " and run the same command again.",
+        )
+
+
+class RegistryDestination(BlobDestination):
+    """Where the images of a plan go.
+
+    ``manifest`` gives the bytes of a manifest by number, ``blob`` those of a blob from an offset
+    on. An image whose tag is "" is known by its digest alone. ``tags_set`` are the images whose
+    tag, or else digest, is at the destination already: of them only what is absent is put.
+    ``say`` is told once of a registry that takes no manifest by its digest.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        plan: Plan,
+        places: Mapping[Image, tuple[Repository, str]],
+        manifest: Callable[[int], bytes],
+        blob: Callable[[Blob, int], Iterator[bytes]],
+        tags_set: frozenset[Image],
+        empty: frozenset[Repository],
+        holders: Mapping[Digest, Iterable[Repository]],
+        say: Callable[[str], None],
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(client, places, holders, arrived, empty)
+        self._plan = plan
+        self._manifest = manifest
+        self._blob = blob
+        self._tags_set = tags_set
+        self._say = say
+        self._hiding: set[str] = set()
+        self.manifests_sent = 0
+
+    def ask_for_digests(self, image: Image) -> None:
+        """Find out whether an image's registry refuses every manifest by its digest.
+
+        What it does not tell now, its answer to the first manifest will. Raises Interrupted.
+        """
+        repository, _ = self._places[image]
+        first = self._plan.manifests[self._plan.manifests_of(image)[0]]
+        refusal = self._client.refusal_of_digests(repository, first.media_type)
+        if refusal is not None:
+            self._use_tags(repository.host, refusal)
 
     def put_image(self, image: Image) -> None:
         """Put an image's manifests, children first, read each back, then set its tag.
@@ -190,46 +249,6 @@ class RegistryDestination:
             if not self._has(blob, repository):
                 self._send(blob, repository, partial(self._blob, blob))
                 account.arrived(Arrival.SENT, blob.size)
-
-    def _bring(
-        self, blob: Blob, repository: Repository, read: Callable[[int], Iterator[bytes]]
-    ) -> Arrival:
-        if repository not in self._empty and self._has(blob, repository):
-            return Arrival.PRESENT
-        holder = self._holders.get((repository.host, blob.digest))
-        if holder is None or holder.repository == repository:
-            return self._send(blob, repository, read)
-        arrival = self._send(blob, repository, read, holder.repository.path)
-        if arrival is Arrival.MOUNTED and not holder.is_sure and not self._has(blob, repository):
-            return self._send(blob, repository, read)
-        return arrival
-
-    def _send(
-        self,
-        blob: Blob,
-        repository: Repository,
-        read: Callable[[int], Iterator[bytes]],
-        mount_from: str = "",
-    ) -> Arrival:
-        return self._client.upload(
-            repository,
-            blob.digest,
-            blob.size,
-            lambda: verified(read(0), blob.digest, blob.size),
-            mount_from,
-        )
-
-    def _has(self, blob: Blob, repository: Repository) -> bool:
-        """Say whether a blob is there, whole. Raises RegistryError for one of another length."""
-        length = self._client.blob_length(repository, blob.digest)
-        if length is None or length == blob.size:
-            return length is not None
-        raise RegistryError(
-            f"{repository}: holds {blob.digest} with {length} bytes instead of {blob.size}",
-            hint="The registry's storage is damaged, and it does not replace a blob it thinks"
-            " it has: delete the blob there, let the registry collect garbage, restart it,"
-            " and run the same command again.",
-        )
 
     def _put_manifest(
         self, repository: Repository, manifest: Manifest, raw: bytes, tag: str

@@ -9,6 +9,7 @@ import random
 import subprocess
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +37,6 @@ from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from airgap.plan import Blob, Plan
 
@@ -47,7 +47,7 @@ def _problems(path: Path) -> list[str]:
 
 
 def entries(plan: Plan, layout: Layout) -> Iterator[Entry]:
-    yield from (entry for entry, _ in layout.documents)
+    yield from (entry for entry, _ in layout.volumes[0].documents)
     yield from (layout.manifest(number) for number in range(len(plan.manifests)))
     yield from (layout.blob(number) for number in range(len(plan.blobs)))
 
@@ -166,6 +166,8 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a file"):
+        ArchiveReader(Path("/dev/null"))
+    with pytest.raises(UsageError, match="no archive and no volume of one in it"):
         ArchiveReader(tmp_path)
     with pytest.raises(UsageError, match="no such file"):
         ArchiveReader(tmp_path / "nothing")
@@ -274,15 +276,15 @@ def _interrupted(path: Path, content: _Interrupting) -> None:
 
 def fill_without_saving(path: Path, content: Content) -> None:
     """As after a kill: the state stays, nothing is finished."""
+    from airgap.crew import AtMost
     from airgap.transfer import transfer
-    from tests.support.room import Room
 
     stop, state = threading.Event(), State(path)
     try:
         with ArchiveWriter(path, state, stop, believe=state.same_boot) as archive:
             transfer(
                 archive.plan, archive.plan.images, content, archive,
-                lanes=Room(1), progress=SILENT, stop=stop,
+                lanes=AtMost(1), progress=SILENT, stop=stop,
             )  # fmt: skip
     finally:
         state.release(finished=False)

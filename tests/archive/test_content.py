@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.archive.content import ImageContent, is_archive
+from airgap.archive.content import ImageContent
+from airgap.archive.file import is_archive
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import ArchiveError, IntegrityError, StorageError
 from airgap.oci.model import Descriptor

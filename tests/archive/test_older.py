@@ -194,7 +194,7 @@ def test_of_several_archives_the_first_that_has_it_gives(
 
 
 def test_what_is_damaged_in_the_head_is_refused(archive: Path) -> None:
-    damage(archive, lambda reader: reader.layout.documents[3][0].content)
+    damage(archive, lambda reader: reader.layout.volumes[0].documents[3][0].content)
     with pytest.raises(ArchiveError, match=r"old\.tar: damaged: index\.json") as caught:
         OlderArchives([archive], lambda _: None)
     assert caught.value.hint is not None

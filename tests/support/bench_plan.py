@@ -144,7 +144,7 @@ class _Steps:
         for number in range(len(plan.manifests)):
             assert layout.manifest(number).header
         for number in range(len(plan.blobs)):
-            assert layout.hole(number).header
+            assert layout.blob(number).absent.header
 
     def read(self) -> None:
         # Nobody has both: an export that goes on, and an import, have what they read.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, write_head
+from airgap.crew import AtMost
 from airgap.digest import Digest, digest_of
 from airgap.oci import graph, media_types
 from airgap.oci.model import Descriptor
 from airgap.plan import Blob, Bundle, Pin, Plan, Question, Reason, Wanted, in_order, make_plan
 from airgap.progress import SILENT
 from airgap.transfer import Outcome, transfer
-from tests.support.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def fill(path: Path, content: Content, *, workers: int = 2, believe: bool = True
         with ArchiveWriter(path, state, stop, believe=believe) as archive:
             outcome = transfer(
                 archive.plan, archive.plan.images, content, archive,
-                lanes=Room(workers), progress=SILENT, stop=stop,
+                lanes=AtMost(workers), progress=SILENT, stop=stop,
                 skip=frozenset(range(len(archive.plan.blobs))) - frozenset(archive.missing),
             )  # fmt: skip
             archive.finish()

@@ -1,0 +1,160 @@
+"""One file of an archive open for reading: what it says it is, and its bytes at any place.
+
+Knows the first entries that every volume begins with, and nothing of a plan. What a file says
+of itself may be damaged or a lie: it serves to put files together, never to believe content.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from airgap import limits
+from airgap.archive import record, tar
+from airgap.archive.layout import INVENTORY_NAME, INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
+from airgap.digest import Digest, Hasher
+from airgap.errors import ArchiveError, UsageError
+from airgap.storage import pieces_at, read_at, storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from airgap.archive.record import Record
+
+_COPY_AGAIN = "Copy the archive again, and check the copy with `airgap verify`."
+
+
+class ArchiveFile:
+    """A file that begins like an archive's; ``size`` is in bytes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file.
+
+        Raises FileNotFoundError, UsageError when it is no file, ArchiveError when it does not
+        begin like an archive's, StorageError.
+        """
+        self.path = path
+        self._descriptor = _open(path)
+        try:
+            self.size = os.fstat(self._descriptor).st_size
+            self.inventory_size = self._read_start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, so that its medium can be taken out."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Return the bytes at ``offset``, fewer where the file ends. Raises StorageError."""
+        with storage_errors(self.path):
+            return read_at(self._descriptor, size, offset)
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the bytes at ``offset`` in chunks, fewer where the file ends. StorageError."""
+        with storage_errors(self.path):
+            yield from pieces_at(self._descriptor, size, offset)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the inventory's lines, never holding more than one and a chunk.
+
+        Raises ValueError for one that does not end.
+        """
+        rest = b""
+        for piece in self.pieces(INVENTORY_OFFSET, self.inventory_size):
+            *whole, rest = (rest + piece).split(b"\n")
+            if len(rest) > limits.INVENTORY_LINE:
+                raise ValueError("a line without an end")
+            yield from (line + b"\n" for line in whole)
+        if rest:
+            yield rest
+
+    @cached_property
+    def id(self) -> Digest:
+        """The digest of the inventory, which is the archive's id."""
+        hasher = Hasher()
+        for piece in self.pieces(INVENTORY_OFFSET, self.inventory_size):
+            hasher.update(piece)
+        return hasher.digest()
+
+    @cached_property
+    def record(self) -> Record | None:
+        """What a volume says of itself; None where there is nothing, or nothing legible."""
+        return record.parse(self.at(self._record_offset + tar.BLOCK, record.RECORD_SIZE))
+
+    @cached_property
+    def number(self) -> int | None:
+        """Which volume this is; None for a whole archive.
+
+        The name of its record says so, which a checksum guards, or else the record.
+        """
+        named = record.number_in(self.at(self._record_offset, tar.BLOCK))
+        return named or (self.record.volume if self.record else None)
+
+    @property
+    def _record_offset(self) -> int:
+        after_inventory = INVENTORY_OFFSET + tar.padded(self.inventory_size)
+        return after_inventory + tar.BLOCK + limits.SIGNATURE
+
+    def _read_start(self) -> int:
+        """Return the size of the inventory. Raises ArchiveError."""
+        start = self.at(0, INVENTORY_OFFSET)
+        size = tar.size_in(start[-tar.BLOCK :])
+        begins_well = start.startswith(tar.header(LAYOUT_NAME, len(LAYOUT)) + LAYOUT)
+        if not begins_well and not _is_inventory(start[-tar.BLOCK :]):
+            what = "not an airgap archive" + ("" if start else ", but an empty file")
+            raise ArchiveError(
+                f"{self.path}: {what}", hint="It is what `airgap export` wrote to -o FILE."
+            )
+        sized = len(start) == INVENTORY_OFFSET and 0 < size <= limits.INVENTORY
+        if not begins_well or not sized:
+            raise ArchiveError(
+                f"{self.path}: the archive is cut short or its first blocks are damaged",
+                hint=_COPY_AGAIN,
+            )
+        if start[-tar.BLOCK :] != tar.header(INVENTORY_NAME, size):
+            raise ArchiveError(
+                f"{self.path}: the header of the inventory is damaged", hint=_COPY_AGAIN
+            )
+        return size
+
+
+def is_archive(path: Path) -> bool:
+    """Say whether a file begins like an archive, or would if its very first block were sound.
+
+    Raises StorageError when it cannot be read.
+    """
+    with storage_errors(path), path.open("rb") as file:
+        start = file.read(INVENTORY_OFFSET)
+    mark = LAYOUT_NAME.encode() + b"\0"
+    return start.startswith(mark) or _is_inventory(start[INVENTORY_OFFSET - tar.BLOCK :])
+
+
+def _is_inventory(header: bytes) -> bool:
+    return header.startswith(INVENTORY_NAME.encode() + b"\0")
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        with storage_errors(path):
+            raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path}: not a file")
+    return descriptor

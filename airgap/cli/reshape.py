@@ -1,0 +1,114 @@
+"""``airgap split`` and ``airgap join``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from airgap.cli import options, report, volumes
+from airgap.cli.progress import size
+from airgap.cli.running import shown_progress
+from airgap.reshaper import join, split
+
+if TYPE_CHECKING:
+    from airgap.reshaper import ReshapeResult
+
+
+@click.command("split", short_help="Cut an archive into volumes.")
+@click.argument("archives", metavar="ARCHIVE...", type=click.Path(path_type=Path), nargs=-1,
+                required=True)  # fmt: skip
+@volumes.needed_volume_options
+@click.option(
+    "-o",
+    "--output-file",
+    "output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="What the volumes are called after. Default: ARCHIVE, where it is.",
+)
+@options.output_option
+@options.verbosity_options
+@click.pass_context
+def split_command(
+    context: click.Context,
+    /,
+    archives: tuple[Path, ...],
+    volume_size: int | None,
+    volume_dirs: tuple[Path, ...],
+    output: Path | None,
+    output_format: str,
+    quiet: bool,
+    verbose: int,
+) -> int:
+    """Cut an archive into volumes, NAME.001.tar and so on, that fit the media at hand.
+
+    They are those that `airgap export --volume-size` writes, and need no registry. ARCHIVE may
+    be in volumes of another size. It stays as it is. An interrupted run continues.
+
+    \b
+    Examples:
+      airgap split olm.tar --volume-size dvd
+      airgap split olm.tar --volume-size 4GB --volume-dir /media/usb1 --volume-dir /media/usb2
+    """
+    options.set_verbosity(verbose)
+    if output is None and (len(archives) > 1 or archives[0].is_dir()):
+        raise click.UsageError("Missing option '-o' / '--output-file'.", context)
+    with shown_progress(quiet) as progress:
+        result = split(
+            archives,
+            volumes.options_from(volume_size, volume_dirs),
+            output=output or archives[0],
+            progress=progress,
+            stop=context.obj,
+        )
+    return _end("split", result, output_format)
+
+
+@click.command("join", short_help="Make one file of an archive's volumes.")
+@click.argument("archives", metavar="VOLUME...", type=click.Path(path_type=Path), nargs=-1,
+                required=True)  # fmt: skip
+@click.option(
+    "-o",
+    "--output-file",
+    "output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The archive in one file.",
+)
+@options.output_option
+@options.verbosity_options
+@click.pass_context
+def join_command(
+    context: click.Context,
+    /,
+    archives: tuple[Path, ...],
+    output: Path,
+    output_format: str,
+    quiet: bool,
+    verbose: int,
+) -> int:
+    """Make one file of an archive's volumes: byte by byte the one that was split.
+
+    VOLUME is any file or directory, in any order and under any name. They stay as they are. An
+    interrupted run continues.
+
+    \b
+    Examples:
+      airgap join /media/usb1 /media/usb2 -o olm.tar
+      airgap join olm.001.tar olm.002.tar -o olm.tar
+    """
+    options.set_verbosity(verbose)
+    with shown_progress(quiet) as progress:
+        result = join(archives, output, progress=progress, stop=context.obj)
+    return _end("join", result, output_format)
+
+
+def _end(command: str, result: ReshapeResult, output_format: str) -> int:
+    if output_format == "json":
+        report.echo_json(command, 0, result)
+        return 0
+    report.echo(f"archive   {result.archive} ({size(result.size)})")
+    report.echo(f"id        {result.id}")
+    volumes.print_names(result.volumes)
+    return 0

@@ -1,0 +1,238 @@
+"""Media that are exchanged: an archive's volumes, seen one after the other, in any order.
+
+What a volume holds is given away while it is here; only the pieces of cut blobs wait, in
+temporary files without a name. Knows when to wait for which volume; where content goes it
+refuses to know.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from airgap.archive import volumes
+from airgap.archive.reader import ArchiveReader
+from airgap.digest import Hasher
+from airgap.errors import AirgapError, IntegrityError, Interrupted, UsageError
+from airgap.storage import pieces_at, storage_errors, temporary_file, write_at
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airgap.archive.layout import Entry
+    from airgap.plan import Blob
+    from airgap.progress import Progress
+
+POLL_SECONDS = 1.0
+"""How often it is looked whether another medium is there."""
+
+Signature = tuple[tuple[object, ...], ...]
+
+
+class Swapping:
+    """The content of an archive whose volumes are not all here at once; use it in a ``with``.
+
+    ``reader`` has those that are here now; ``holes`` are the blobs that the volumes seen so far
+    lack, ``failed`` those that could not be given away, with the reason.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], progress: Progress, stop: threading.Event, *, wait: bool
+    ) -> None:
+        """Open what is here. With ``wait`` the first volume may be yet to come.
+
+        Raises as ``ArchiveReader`` does, Interrupted.
+        """
+        self._paths = paths
+        self._progress = progress
+        self._stop = stop
+        self._seen = _signature(paths)
+        self._told: set[str] = set()
+        self._joined: dict[int, _Joined] = {}
+        self.failed: dict[int, AirgapError] = {}
+        self.reader = self._first() if wait else ArchiveReader(paths)
+        self.holes = set(self.reader.holes)
+        self._numbers = {blob.digest: n for n, blob in enumerate(self.reader.plan.blobs)}
+
+    def __enter__(self) -> Swapping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.release()
+        for joined in self._joined.values():
+            joined.close()
+
+    def give_away(
+        self,
+        missing: set[int],
+        look_at: Callable[[ArchiveReader], None],
+        push: Callable[[frozenset[int]], dict[int, AirgapError]],
+    ) -> None:
+        """Go through the volumes that are here, and those of the numbers ``missing``.
+
+        ``look_at`` is shown a reader of each medium before anything of it is pushed; ``push``
+        gets the numbers of blobs that can be read now, and returns those that failed. When it
+        is over, the last volume is still here. Raises what they raise, StorageError,
+        Interrupted.
+        """
+        to_come = missing | {volume.number for volume in self.reader.here}
+        of = len(self.reader.layout.volumes)
+        while True:
+            done = {volume.number for volume in self.reader.here} & to_come
+            ready = self._ready(done)
+            self.failed |= push(frozenset(ready))
+            for number in ready & self._joined.keys():
+                self._joined.pop(number).close()
+            to_come -= done
+            if not to_come:
+                return
+            self.reader.release()
+            left = sorted(to_come)
+            order = f" (any order; to come: {', '.join(map(str, left))})" if left[1:] else ""
+            self._progress.say(
+                f"{_numbers(done)} of {of} done, its medium can be taken out;"
+                f" volume {left[0]} of {of} next{order}"
+            )
+            self.reader = self._next(to_come)
+            look_at(self.reader)
+
+    def lane(self, blob: Blob) -> str:
+        """Return "": no registry is involved."""
+        return ""
+
+    def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+        """Yield a blob's bytes from ``offset`` on, unchecked.
+
+        Raises what made it fail before, ArchiveError when its volume is not here.
+        """
+        number = self._numbers[blob.digest]
+        if number in self.failed:
+            raise self.failed[number]
+        if number in self._joined and number not in self.reader.present:
+            yield from self._joined[number].pieces(offset, blob.size)
+        else:
+            yield from self.reader.blob(blob, offset)
+
+    def manifest(self, number: int) -> bytes:
+        """Return a manifest's bytes: every volume has all. Raises IntegrityError."""
+        return self.reader.manifest(number)
+
+    def _ready(self, done: set[int]) -> set[int]:
+        """Return the blobs of volumes that can be read whole now; keep pieces of the others."""
+        ready, reader = set(), self.reader
+        for volume in reader.here:
+            for number, place in reader.layout.content(volume) if volume.number in done else ():
+                if reader.is_absent(place):
+                    self.holes.add(number)
+                elif number in reader.present or self._keep(number, place):
+                    ready.add(number)
+        return ready
+
+    def _keep(self, number: int, place: Entry) -> bool:
+        """Keep a piece until all of its blob are here, and say whether they are."""
+        if not self.reader.layout.is_cut(number):
+            return False
+        size = self.reader.plan.blobs[number].size
+        if number not in self._joined:
+            self._joined[number] = _Joined()
+        joined = self._joined[number]
+        hasher = Hasher()
+        for offset, piece in _positions(self.reader.piece(place), place.start):
+            hasher.update(piece)
+            joined.write(piece, offset)
+        if hasher.digest() != self.reader.piece_digest(number, place):
+            where = self.reader.file(self.reader.layout.volumes[place.volume - 1])
+            self.failed[number] = IntegrityError(f"{where}: {place.name} is damaged")
+            return False
+        joined.kept += place.size
+        return joined.kept == size
+
+    def _first(self) -> ArchiveReader:
+        try:
+            return ArchiveReader(self._paths)
+        except UsageError:
+            where = ", ".join(map(str, self._paths))
+            self._progress.say(f"waiting for a volume of an archive at {where}")
+        while True:
+            self._wait_for_a_change()
+            with suppress(UsageError):
+                return ArchiveReader(self._paths)
+
+    def _next(self, to_come: set[int]) -> ArchiveReader:
+        """Wait until one of these volumes is here, and its head is sound."""
+        while True:
+            self._wait_for_a_change()
+            try:
+                reader = ArchiveReader(self._paths)
+            except AirgapError as error:
+                self._tell(error.message)
+                continue
+            problems = [problem.message for problem in reader.check_head()]
+            if reader.id != self.reader.id or reader.layout.limit != self.reader.layout.limit:
+                problems = [f"{reader.path}: holds another archive, {reader.id}"]
+            numbers = {volume.number for volume in reader.here}
+            if not problems and numbers & to_come:
+                return reader
+            reader.release()
+            for message in problems or [f"{_numbers(numbers)} was here before"]:
+                self._tell(message)
+
+    def _wait_for_a_change(self) -> None:
+        """Return when other files are here than before, and none of them grows any more."""
+        last: Signature | None = None
+        while True:
+            now = _signature(self._paths)
+            if now == last and now != self._seen:
+                self._seen = now
+                return
+            last = now
+            if self._stop.wait(POLL_SECONDS):
+                raise Interrupted
+
+    def _tell(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._progress.say(message)
+
+
+class _Joined:
+    """A cut blob while its pieces come together, in a file that is gone when it is closed."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = temporary_file()
+        self.kept = 0
+
+    def write(self, piece: bytes, offset: int) -> None:
+        with storage_errors(Path("temporary file")):
+            write_at(self._file.fileno(), piece, offset)
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        with storage_errors(Path("temporary file")):
+            yield from pieces_at(self._file.fileno(), size - offset, offset)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _positions(pieces: Iterator[bytes], start: int) -> Iterator[tuple[int, bytes]]:
+    for piece in pieces:
+        yield start, piece
+        start += len(piece)
+
+
+def _signature(paths: Sequence[Path]) -> Signature:
+    """Return what tells whether other files are here, without holding a medium."""
+    found: list[tuple[object, ...]] = []
+    for path in paths:
+        with suppress(OSError, AirgapError):
+            for file in volumes.candidates(path) if path.is_dir() else [path]:
+                with suppress(OSError):
+                    now = file.stat()
+                    found.append((file, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns))
+    return tuple(found)
+
+
+def _numbers(numbers: set[int]) -> str:
+    return ("volumes " if len(numbers) > 1 else "volume ") + ", ".join(map(str, sorted(numbers)))
