@@ -295,7 +295,6 @@ def _broken(site: Site) -> Path:
         (_absent, 2, "there is no such file"),
         (_unfinished, 2, "only a finished archive can be reused"),
         (_half, 2, "not finished, there is only half.tar.partial"),
-        (lambda site: site.folder, 2, "not a file"),
         (lambda site: site.archive, 2, "is the archive to be written"),
         (lambda site: site.folder / "." / "x" / ".." / "olm.tar", 2, "is the archive to be"),
         (_other_file, 4, "not an airgap archive"),
