@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from tests.support.lab import Lab
 
-pytestmark = needs_docker_registry
+# A hundred rounds are a hundred processes, and take minutes where others work as well.
+pytestmark = [needs_docker_registry, pytest.mark.timeout(1800)]
 
 ROUNDS = pytest.mark.parametrize(
     "rounds", [pytest.param(4, id="few"), pytest.param(100, id="many", marks=pytest.mark.slow)]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.support.faults import Asked, Exchange, Fault
     from tests.support.lab import Lab
 
-pytestmark = needs_docker_registry
+pytestmark = [needs_docker_registry, pytest.mark.timeout(900)]
 
 RECIPE = Recipe(
     seed=5, padding=3, layers=1, layer_bytes=8 << 10, huge_layer=600_000, multi_arch=0.4
@@ -52,7 +52,7 @@ LONG = 60.0
 """Seconds of silence in a fault: far more than the client's patience."""
 
 LONGEST_RUN = 30.0
-TOGETHER = 6
+TOGETHER = 10
 
 BLOB = r".*/blobs/sha256:.*"
 CATALOG_PATH = "/v2/quay.io/lab/catalog/"
