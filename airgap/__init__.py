@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 from airgap.errors import (
     AccessDenied,
     AirgapError,
+    AlreadyFinished,
     ArchiveError,
     Blocked,
     Busy,
@@ -35,6 +36,7 @@ from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
+from airgap.registry.account import HostActivity
 from airgap.registry.transport import Patience
 from airgap.verifier import Damage, VerifyResult, verify
 
@@ -42,12 +44,14 @@ __all__ = [
     "Access",
     "AccessDenied",
     "AirgapError",
+    "AlreadyFinished",
     "ArchiveError",
     "Blocked",
     "Busy",
     "CatalogError",
     "Damage",
     "ExportResult",
+    "HostActivity",
     "ImportResult",
     "Inspection",
     "IntegrityError",

@@ -48,6 +48,7 @@ def import_archive(
     manifests: ManifestsOptions | None = None,
     verify_first: bool = False,
     force_tags: bool = False,
+    recheck: bool = False,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -58,7 +59,8 @@ def import_archive(
     in a catalog, names that collide or do not fit; with ``verify_first`` also any damaged
     byte. Then images go one by one into their repositories, catalogs last; one that fails
     does not stop the rest, unless ``continue_on_error`` is off. Run again, it sends only what
-    is not there yet. A tag that is set already moves only with ``force_tags``.
+    is not there yet: an image whose tag gives its top manifest is not looked into, unless
+    ``recheck``. A tag that is set already moves only with ``force_tags``.
 
     Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
     registry is down. Setting ``stop`` ends it soon.
@@ -84,8 +86,8 @@ def import_archive(
                     plan,
                     targets,
                     client,
-                    workers=access.connections,
                     continue_on_error=continue_on_error,
+                    recheck=recheck,
                     progress=progress,
                     stop=stop,
                 )
@@ -95,6 +97,7 @@ def import_archive(
                 return one
 
             pushes = push_rounds(plan, delivery.rounds, push)
+            hosts = client.activity()
         holes = [*plan_holes(plan, {}), *holes]
         errors = {image: error for one in pushes for image, error in one.failed.items()}
         failed = [(_failure(reader, image, error), error) for image, error in errors.items()]
@@ -105,6 +108,7 @@ def import_archive(
             pushes,
             holes,
             failed,
+            hosts,
             archive=reader.path,
             id=reader.id,
             destination=str(prefix),

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import tripwire
+from tests.support.disks import Mounter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,3 +44,11 @@ def _no_credential_goes_astray() -> Iterator[None]:
     tripwire.tripped()
     yield
     assert not tripwire.tripped()
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mounter]:
+    """Mounts small disks; the test is skipped where that is not allowed."""
+    mounter = Mounter(tmp_path)
+    yield mounter
+    mounter.close()

@@ -26,6 +26,7 @@ FLOORS = [  # from the ground up
     ["plan"],
     ["receipt"],
     ["registry", "archive", "mapping"],
+    ["crew"],
     ["transfer", "cluster", "question"],
     ["places", "asking"],
     ["offers"],

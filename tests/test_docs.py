@@ -223,6 +223,7 @@ def test_every_public_name_is_explained() -> None:
         "VerifyResult",
         "Missing",
         "Damage",
+        "HostActivity",
         "Access",
         "ManifestsOptions",
         "Part",

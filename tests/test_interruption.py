@@ -373,7 +373,9 @@ class TestImportIsKilled:
         again = ready.import_("--output", "json").json
         blobs = [name for name in undisturbed.arrived if "/_blobs/" in name]
         assert again["sent"] == len(undisturbed.blobs) - 40
-        assert again["sent"] + again["mounted"] + again["present"] == len(blobs)
+        assert again["images_present"] > 0
+        # Blobs of images that are whole are not even asked for.
+        assert again["sent"] + again["mounted"] + again["present"] < len(blobs)
 
     @needs_docker_registry
     @pytest.mark.slow

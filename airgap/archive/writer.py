@@ -21,7 +21,14 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.arrival import Arrival
 from airgap.digest import Check, Hasher
 from airgap.errors import IntegrityError, Interrupted, StorageError
-from airgap.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
+from airgap.storage import (
+    pieces_at,
+    read_at,
+    require_room,
+    storage_errors,
+    sync_directory,
+    write_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,8 +131,16 @@ class ArchiveWriter:
         """The numbers of the blobs that have not arrived."""
         return [n for n in range(len(self.plan.blobs)) if n not in self._present]
 
+    def require_room(self) -> None:
+        """Make sure that what is still to come has room. Raises StorageError."""
+        require_room(self._descriptor, self._partial, self.layout.size)
+
     def where(self, image: Image) -> str:
         """Return the one place for all blobs: content is kept once, whoever wants it."""
+        return ""
+
+    def lane(self, where: str) -> str:
+        """Return "": no registry is involved."""
         return ""
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:

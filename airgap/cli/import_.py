@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @pushing.destination_options
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
+@pushing.recheck_option
 @pushing.manifests_only_options
 @click.option("--dry-run", is_flag=True, help="Print what would go where, and stop.")
 @options.continue_on_error_option
@@ -43,6 +44,7 @@ def import_command(
     max_icsp_size: int,
     verify_first: bool,
     force_tags: bool,
+    recheck: bool,
     manifests_only: bool,
     path: DatabasePath | None,
     dry_run: bool,
@@ -90,6 +92,7 @@ def import_command(
             manifests=manifests,
             verify_first=verify_first,
             force_tags=force_tags,
+            recheck=recheck,
             continue_on_error=continue_on_error,
             progress=progress,
             stop=context.obj,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airgap.registry import pace
 from airgap.registry.client import RegistryClient
 from airgap.registry.credentials import Credentials
 from airgap.registry.registries_conf import RegistriesConf
@@ -22,13 +23,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-DEFAULT_CONNECTIONS = 8
-"""Requests at once. On loopback 4 do as well; on a long link each one more helps."""
-
 
 @dataclass(frozen=True)
 class Access:
-    """Credentials, trust, mirrors, and how many requests run at once.
+    """Credentials, trust, mirrors, and how many requests at once one registry gets at most.
 
     ``insecure`` concerns only the hosts that the operator names in the same breath: the
     catalogs' on export, the destination's on import. Files that are None are looked for in
@@ -40,7 +38,7 @@ class Access:
     registries_conf: Path | None = None
     insecure: bool = False
     certificate_authority: Path | None = None
-    connections: int = DEFAULT_CONNECTIONS
+    connections: int = pace.MOST
     patience: Patience = field(default_factory=Patience)
     clock: Callable[[threading.Event], Clock] = StoppableClock
 
@@ -55,7 +53,7 @@ class Access:
             environ=os.environ,
             certificate_authority=self.certificate_authority,
             insecure=frozenset(named_hosts) if self.insecure else frozenset(),
-            workers=self.connections,
+            most=self.connections,
             clock=self.clock(stop),
             patience=self.patience,
         )

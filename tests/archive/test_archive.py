@@ -275,13 +275,14 @@ def _interrupted(path: Path, content: _Interrupting) -> None:
 def fill_without_saving(path: Path, content: Content) -> None:
     """As after a kill: the state stays, nothing is finished."""
     from airgap.transfer import transfer
+    from tests.support.room import Room
 
     stop, state = threading.Event(), State(path)
     try:
         with ArchiveWriter(path, state, stop, believe=state.same_boot) as archive:
             transfer(
                 archive.plan, archive.plan.images, content, archive,
-                workers=1, progress=SILENT, stop=stop,
+                lanes=Room(1), progress=SILENT, stop=stop,
             )  # fmt: skip
     finally:
         state.release(finished=False)

@@ -256,17 +256,6 @@ def test_a_refused_connection_may_be_tried_again(stack: ExitStack, clock: FakeCl
     assert error.message == f"the thing: {host}: cannot connect: Connection refused"
 
 
-def test_a_host_that_has_long_been_silent_is_not_waited_for_by_every_image(
-    stack: ExitStack, clock: FakeClock
-) -> None:
-    host, sender = closed_port(), transport(stack, clock)
-    with pytest.raises(Temporary):
-        sender.send(get(host))
-    clock.now += 31
-    with pytest.raises(Unreachable, match="nor at any time in the last 31 s"):
-        sender.send(get(host))
-
-
 def test_a_name_that_cannot_be_resolved_is_told(stack: ExitStack, clock: FakeClock) -> None:
     with pytest.raises(Temporary, match="the name cannot be resolved"):
         transport(stack, clock).send(get("registry.invalid"))

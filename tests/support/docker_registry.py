@@ -44,38 +44,45 @@ _HTPASSWD = "operator:$2b$05$abcdefghijklmnopqrstuuqGHYMbQ50W.2jS6H50rIGh6XLFdVt
 
 
 class DockerRegistry:
-    """A registry that can be killed and started again at the same ``host``, with what it has."""
+    """One that can be killed and started again; ``host`` is its ``host:port``, always the same."""
 
     def __init__(self, directory: Path, *, closed: bool = False) -> None:
         if _PROGRAM is None:
             pytest.skip("docker-registry is not installed")
         directory.mkdir(parents=True, exist_ok=True)
         self._port = _free_port()
-        self.host = f"127.0.0.1:{self._port}"
+        self._directory = directory
         self._configuration = directory / "docker-registry.yml"
-        self._log = directory / "docker-registry.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.host = f"127.0.0.1:{self._port}"
         text = _CONFIGURATION.format(directory=directory, port=self._port)
         if closed:
             (directory / "htpasswd").write_text(_HTPASSWD)
             text += _LOGIN.format(path=directory / "htpasswd")
         self._configuration.write_text(text)
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        assert _PROGRAM is not None
-        with self._log.open("ab") as output:
+        """Start it, and wait until it is up."""
+        log = _log(self._directory)
+        with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [_PROGRAM, "serve", str(self._configuration)],
+                [str(_PROGRAM), "serve", str(self._configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        _wait_until_up(self._process, self._port, self._log)
+        _wait_until_up(self._process, self._port, log)
 
     def kill(self) -> None:
+        """End it at once, whatever it is doing."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def collect_garbage(self) -> None:
+        """Remove what no manifest refers to, as an operator does with the registry running."""
+        command = [str(_PROGRAM), "garbage-collect", str(self._configuration)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
 
 
 @contextmanager
@@ -98,6 +105,15 @@ def running_registry(directory: Path, *, closed: bool = False) -> Iterator[Docke
         yield registry
     finally:
         registry.kill()
+
+
+def requests_served(directory: Path) -> int:
+    """Return how many requests registries that store there have answered."""
+    return _log(directory).read_text().count(' HTTP/1.1" ')
+
+
+def _log(directory: Path) -> Path:
+    return directory / "docker-registry.log"
 
 
 def _free_port() -> int:

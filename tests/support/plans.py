@@ -16,6 +16,7 @@ from airgap.oci.model import Descriptor
 from airgap.plan import Blob, Bundle, Pin, Plan, Question, Reason, Wanted, in_order, make_plan
 from airgap.progress import SILENT
 from airgap.transfer import Outcome, transfer
+from tests.support.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,9 @@ class Content:
             return self.holes[want.reference]
         return graph.walk(self.images[want.reference], lambda d: self.by_digest[d.digest])
 
+    def lane(self, blob: Blob) -> str:
+        return "content"
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         self.asked.append((blob.digest, offset))
         if blob.digest in self.absent:
@@ -121,7 +125,7 @@ def fill(path: Path, content: Content, *, workers: int = 2, believe: bool = True
         with ArchiveWriter(path, state, stop, believe=believe) as archive:
             outcome = transfer(
                 archive.plan, archive.plan.images, content, archive,
-                workers=workers, progress=SILENT, stop=stop,
+                lanes=Room(workers), progress=SILENT, stop=stop,
                 skip=frozenset(range(len(archive.plan.blobs))) - frozenset(archive.missing),
             )  # fmt: skip
             archive.finish()
