@@ -323,11 +323,11 @@ class Push:
             total_images=len(ready),
         )
         try:
-            self._transfer(ahead, source, destination)
-            self._transfer(
+            self._put_images(ahead, source, destination)
+            self._put_images(
                 [i for i in ready if i not in catalogs and i not in ahead], source, destination
             )
-            self._transfer([i for i in ready if i in catalogs], source, destination)
+            self._put_images([i for i in ready if i in catalogs], source, destination)
         finally:
             self._progress.finish()
             self.manifests_sent = destination.manifests_sent
@@ -352,23 +352,23 @@ class Push:
         self._progress.stage(
             "pushing blobs", total_bytes=sum(plan.blobs[number].size for number, _ in where)
         )
-        outcome = transfer(
-            plan,
-            images,
-            source,
-            destination,
-            lanes=self._client.pace,
-            progress=self._progress,
-            stop=self._stop,
-            is_fatal=self._is_fatal,
-            skip=frozenset(range(len(plan.blobs))) - blobs,
-        )
-        self.outcomes.append(outcome)
-        return outcome.failed_blobs
+        skip = frozenset(range(len(plan.blobs))) - blobs
+        return self._transfer(images, source, destination, skip).failed_blobs
 
-    def _transfer(
+    def _put_images(
         self, images: Sequence[Image], source: Source, destination: RegistryDestination
     ) -> None:
+        outcome = self._transfer(images, source, destination)
+        self.arrived += outcome.images
+        self.failed |= outcome.failed_images
+
+    def _transfer(
+        self,
+        images: Sequence[Image],
+        source: Source,
+        destination: BlobDestination,
+        skip: frozenset[int] = frozenset(),
+    ) -> Outcome:
         try:
             outcome = transfer(
                 self._plan,
@@ -379,12 +379,12 @@ class Push:
                 progress=self._progress,
                 stop=self._stop,
                 is_fatal=self._is_fatal,
+                skip=skip,
             )
         except RepositoryAbsent as error:
             raise self._all_absent(error) from error
         self.outcomes.append(outcome)
-        self.arrived += outcome.images
-        self.failed |= outcome.failed_images
+        return outcome
 
     def _first_of_each_host(
         self, images: Iterable[Image], catalogs: Collection[Image]
