@@ -138,7 +138,11 @@ def import_archive(
 
 
 def plan_import(
-    archive: Paths, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
+    archive: Paths,
+    destination: str,
+    *,
+    max_components: int = mapping.DEFAULT_COMPONENTS,
+    wait: bool = False,
 ) -> PushPlan:
     """Say what an import would do; no request is made.
 
@@ -147,7 +151,8 @@ def plan_import(
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
-        reader.require_all_volumes()
+        if not wait:
+            reader.require_all_volumes()
         blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
         _refuse_hole_in_catalog(reader, blobs)
         delivery = Delivery.to(prefix, reader.plan, reader.id, max_components)

@@ -20,7 +20,7 @@ from airgap.archive.medium import Media, largest_file, piece_path
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.record import PieceRecord, Record
 from airgap.digest import Check, Hasher
-from airgap.errors import IntegrityError, UsageError
+from airgap.errors import IntegrityError, StorageError, UsageError
 from airgap.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
 
 if TYPE_CHECKING:
@@ -404,6 +404,11 @@ class GrowingVolumes(GrowingFiles):
 
     def _write_begin(self, volume: Volume, name: Path) -> None:
         """Write the head of a volume, what is known of its blobs, and the piece that waits."""
+        if name.exists():
+            raise StorageError(
+                f"{name}: is in the way, there is a file of that name already",
+                hint="Move it, or connect another medium, and run the same command again.",
+            )
         new = name.with_name(name.name + ".new")
         with storage_errors(new):
             new.unlink(missing_ok=True)
@@ -500,6 +505,11 @@ def growing_files(
         if size > largest:
             limit = largest
             say(f"{media.directories[0]} takes no file of {size} bytes: writing volumes of {limit}")
+    if limit is None and options.directories:
+        raise UsageError(
+            f"{path}: one file, and directories for volumes",
+            hint="Say --volume-size, or leave --volume-dir out.",
+        )
     if limit is None:
         return GrowingFiles(path)
     return GrowingVolumes(path, limit, media, state, say)
