@@ -14,6 +14,7 @@ from airgap.archive.reader import VolumeFile
 from airgap.errors import (
     AccessDenied,
     AirgapError,
+    AlreadyFinished,
     ArchiveError,
     Blocked,
     Busy,
@@ -38,6 +39,8 @@ from airgap.mirrorer import MirrorResult, mirror
 from airgap.plan import Missing
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
+from airgap.registry.account import HostActivity
+from airgap.registry.transport import Patience
 from airgap.reshaper import ReshapeResult, join, split
 from airgap.verifier import Damage, VerifyResult, verify
 
@@ -45,12 +48,14 @@ __all__ = [
     "Access",
     "AccessDenied",
     "AirgapError",
+    "AlreadyFinished",
     "ArchiveError",
     "Blocked",
     "Busy",
     "CatalogError",
     "Damage",
     "ExportResult",
+    "HostActivity",
     "ImportResult",
     "Inspection",
     "IntegrityError",
@@ -64,6 +69,7 @@ __all__ = [
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "ReshapeResult",

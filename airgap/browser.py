@@ -56,10 +56,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CatalogListing:
-    """A catalog, and the packages of it that were asked for; ``size`` in bytes, None unknown.
+    """A catalog, and the packages of it that were asked for.
 
-    ``bundles``, ``images`` and ``size`` are those of the whole catalog. ``problems`` is what
-    is odd in it, ``unreadable`` names each part that could not be read and is missing here.
+    ``bundles`` and ``images`` count those of the whole catalog; ``size`` is what of these images
+    is at the source, in bytes, None for nothing. ``problems`` is what is odd in the catalog,
+    ``unreadable`` names each part that could not be read and is missing here.
     """
 
     source: str
@@ -116,10 +117,9 @@ class OpenCatalog:
     """Of the archive that holds it, and so knows its images' sizes."""
 
     def size_of(self, images: Iterable[str]) -> int | None:
-        """Return the bytes that images take up together; None when nobody knows."""
-        if self.plan is None:
-            return None
-        return self.plan.size_of(self._numbers[i] for i in images if i in self._numbers)
+        """Return the bytes that images take up together, of those there; None if none is."""
+        there = [self._numbers[image] for image in images if image in self._numbers]
+        return self.plan.size_of(there) if self.plan and there else None
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -161,7 +161,7 @@ class OpenCatalog:
                 WantedImage(
                     image,
                     tuple(sorted({bundle.name for bundle in bundles})),
-                    self.size_of([image]) or None,
+                    self.size_of([image]),
                 )
                 for image, bundles in selected.images.items()
             ),

@@ -278,6 +278,8 @@ def _render(kind: _MirrorSet, name: str, entries: list[dict[str, Any]], limit: i
 
 def _fitting(kind: _MirrorSet, name: str, entries: list[dict[str, Any]], limit: int) -> int:
     """Return how many of the entries one document holds; at least one. Raises UsageError."""
+    if kind.measured(name, entries) <= limit:
+        return len(entries)
     size = kind.measured(name, entries[:1])
     if size > limit:
         source, mirrors = entries[0]["source"], " ".join(entries[0]["mirrors"])

@@ -49,6 +49,7 @@ def copy_listed(
     *,
     access: Access | None = None,
     force_tags: bool = False,
+    recheck: bool = False,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -57,8 +58,8 @@ def copy_listed(
 
     A source that cannot be had, or a copy that fails, does not stop the rest, unless
     ``continue_on_error`` is off; nor does a destination that is out of reach from the start.
-    Run again, it sends only what is not there yet. A tag that is set already moves only with
-    ``force_tags``.
+    Run again, it sends only what is not there yet: an image whose tag gives its top manifest is
+    not looked into, unless ``recheck``. A tag that is set already moves only with ``force_tags``.
 
     Raises UsageError for the files, StorageError, Interrupted, and RegistryError when all
     destinations are down, or one goes down meanwhile. Setting ``stop`` ends it soon.
@@ -72,11 +73,15 @@ def copy_listed(
         holes += found.missing
         upstream = Upstream(client, found.plan, work)
         targets = _targets(found.plan, copies)
-        pushes = run.push(client, upstream, rounds(targets), force_tags=force_tags, down=down)
+        pushes = run.push(
+            client, upstream, rounds(targets), force_tags=force_tags, recheck=recheck, down=down
+        )
         lacking, failed = upstream.sorted_out(pushes)
-    each_once = {hole.reference: hole for hole in (*holes, *found.missing, *lacking)}
+    each_once = {hole.reference: hole for hole in (*holes, *lacking)}
     arrived = sum(len(push.arrived) for push in pushes)
-    return CopyResult.of(arrived, pushes, each_once.values(), failed, copies=len(copies))
+    return CopyResult.of(
+        arrived, pushes, each_once.values(), failed, client.activity(), copies=len(copies)
+    )
 
 
 def plan_copies(
@@ -144,7 +149,6 @@ class _Run(Run):
         return survey_images(
             dict.fromkeys(str(copy.source) for copy in copies),
             Asker(client, work),
-            workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,

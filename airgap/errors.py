@@ -5,7 +5,8 @@
     │   ├── MalformedReference      2  text that is no image reference
     │   ├── MalformedDigest         2  text that is no digest
     │   ├── Blocked                 2  registries.conf lets nothing come from there
-    │   └── Busy                    2  another process holds the archive
+    │   ├── Busy                    2  another process holds the archive
+    │   └── AlreadyFinished         2  an archive is whole, and is not what is asked for now
     ├── Refused                     4  content or format is not what it must be
     │   ├── IntegrityError          4  bytes differ from the digest or size that was promised
     │   ├── MalformedContent        4  a manifest or other document breaks its specification
@@ -62,6 +63,10 @@ class Blocked(UsageError):
 
 class Busy(UsageError):
     """Another process holds the archive."""
+
+
+class AlreadyFinished(UsageError):
+    """A finished archive is not what is asked for now, and does not change: make a new one."""
 
 
 class Refused(AirgapError):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airgap.archive.growing import growing_files
 from airgap.archive.medium import Media, VolumeOptions, volume_names
+from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
+    AlreadyFinished,
     IntegrityError,
     RegistryError,
     UsageError,
@@ -22,7 +26,7 @@ from airgap.errors import (
 )
 from airgap.inquiry import Inquiry
 from airgap.local_catalogs import refuse_inside
-from airgap.plan import Missing, Plan, Question, blob_holes, counted, plan_holes
+from airgap.plan import Missing, Plan, Question, blob_holes, broken_packages, counted, plan_holes
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
 from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
@@ -33,15 +37,20 @@ from airgap.storage import temporary_directory
 from airgap.transfer import Outcome, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from airgap.archive.reader import Paths
     from airgap.archive.state import State
     from airgap.digest import Digest
     from airgap.inquiry import Understood
+    from airgap.plan import Blob
     from airgap.progress import Progress
+    from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
+
+
+_MAKE_A_NEW_ONE = "An archive does not change what it holds: export to a new file, reusing this."
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,10 @@ class ExportResult:
     """What an export left behind; sizes in bytes.
 
     ``id`` is the digest of the inventory, ``volumes`` the names of its files when it is in
-    several. ``fetched`` counts the blobs this run added, of ``fetched_bytes``; the others were
-    there already.
+    several. Of the blobs that this run added, ``fetched`` came
+    from registries and ``reused`` from older archives; the catalogs' own, which it needs to make
+    a plan, are in neither. ``manifests_reused`` came from older archives as well. ``broken`` are
+    the packages that anything missing hurts, ``hosts`` says what was done with each host.
     """
 
     archive: Path
@@ -62,7 +73,12 @@ class ExportResult:
     volumes: tuple[str, ...]
     fetched: int
     fetched_bytes: int
+    reused: int
+    reused_bytes: int
+    manifests_reused: int
     missing: tuple[Missing, ...]
+    broken: tuple[str, ...]
+    hosts: tuple[HostActivity, ...]
 
     def status(self, *, skip_missing: bool = False) -> int:
         """Return 3 when there are holes, else 0; with ``skip_missing`` not-found is none."""
@@ -74,6 +90,14 @@ class ExportResult:
         return self.status()
 
 
+@dataclass(frozen=True)
+class ExportPlan(Survey):
+    """What an export would take; older archives have ``reused`` blobs of it, or that many bytes."""
+
+    reused: int
+    reused_bytes: int
+
+
 def export(
     catalogs: Sequence[str],
     output: Path,
@@ -81,6 +105,7 @@ def export(
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
     part: Part | None = None,
+    reuse: Sequence[Path] = (),
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
@@ -94,24 +119,28 @@ def export(
     is read; all variants of all images are taken. Of what the catalogs offer, ``part`` may
     take less, and add more; the catalog images themselves stay as they are, unless it says
     otherwise. A catalog may be a local directory or database, and is then made into an image.
-    With ``recheck`` blobs that are in an unfinished archive are hashed again. Without
+    What the finished archives ``reuse`` hold is copied from them, and not asked for. With
+    ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
     with a size they are called NAME.001.tar and so on. Setting ``stop`` ends it soon, with
     Interrupted.
 
-    Raises UsageError (another question than the archive's, a moved tag), RegistryError and
-    Refused for the catalogs themselves, StorageError, Busy, Interrupted. An image that cannot
-    be had raises nothing: it is in ``missing``.
+    Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
+    RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
+    StorageError (also before the first blob, when there is no room for all), Busy,
+    Interrupted. An image that cannot be had raises nothing: it is in ``missing``.
     """
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
     volumes = volumes or VolumeOptions()
-    with access.connect(inquiry.hosts, stop) as client, claim(output) as state:
-        run = _Run.of(
-            output, inquiry, client, access.connections, continue_on_error, progress, stop
-        )
+    with (
+        _open_older(reuse, output, progress) as older,
+        access.connect(inquiry.hosts, stop) as client,
+        claim(output) as state,
+    ):
+        run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -119,6 +148,7 @@ def export(
             if run.is_complete(output):
                 return run.nothing_to_do(output)
             reopen(output)
+            believe = not recheck
         elif partial_path(output).exists():
             run.check_unfinished()
             believe = state.same_boot and not recheck
@@ -130,9 +160,11 @@ def export(
             details = run.plan()
         files = growing_files(output, volumes, state, progress.say)
         with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
-            outcome = run.fetch(archive)
+            archive.require_room()
+            to_come = archive.to_come
+            outcome = run.fetch(archive, to_come)
             archive.finish()
-        return run.result(archive, outcome, details)
+        return run.result(archive, to_come, outcome, details)
 
 
 def plan_export(
@@ -142,27 +174,43 @@ def plan_export(
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
     part: Part | None = None,
+    reuse: Sequence[Path] = (),
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
-) -> Survey:
+) -> ExportPlan:
     """Ask and decide what an export would take; the export that follows does not ask again.
 
-    Raises what ``export`` raises for the catalogs, UsageError when the archive is begun.
+    Raises what ``export`` raises for the catalogs and for the archives to reuse, UsageError
+    when the archive is begun.
     """
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
-    with access.connect(inquiry.hosts, stop) as client, claim(output):
+    with (
+        _open_older(reuse, output, progress) as older,
+        access.connect(inquiry.hosts, stop) as client,
+        claim(output),
+    ):
         if output.exists() or partial_path(output).exists():
             raise UsageError(
                 f"{output}: exists already, its plan is made",
                 hint=f"`airgap inspect {output}` shows it.",
             )
-        run = _Run.of(
-            output, inquiry, client, access.connections, continue_on_error, progress, stop
-        )
-        return run.ask(Work(work_path(output)))
+        run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
+        found = run.ask(Work(work_path(output)))
+        held = [blob.size for blob in found.plan.blobs if older.holds(blob.digest, blob.size)]
+        return ExportPlan(found.plan, found.details, len(held), sum(held))
+
+
+def _open_older(reuse: Sequence[Path], output: Path, progress: Progress) -> OlderArchives:
+    for path in reuse:
+        if os.path.realpath(path) == os.path.realpath(output):
+            raise UsageError(
+                f"{path}: is the archive to be written, and cannot be reused for itself",
+                hint="Give another -o FILE; or leave --reuse out, and it is continued.",
+            )
+    return OlderArchives(reuse, progress.say)
 
 
 def _refuse_to_cut(output: Path, volumes: VolumeOptions) -> None:
@@ -180,7 +228,7 @@ class _Run:
     output: Path
     asked: Understood
     client: RegistryClient
-    workers: int
+    older: OlderArchives
     continue_on_error: bool
     progress: Progress
     stop: threading.Event
@@ -191,7 +239,7 @@ class _Run:
         output: Path,
         inquiry: Inquiry,
         client: RegistryClient,
-        workers: int,
+        older: OlderArchives,
         continue_on_error: bool,
         progress: Progress,
         stop: threading.Event,
@@ -202,8 +250,12 @@ class _Run:
             if output.exists() or partial_path(output).exists():
                 # Local catalogs are made once more, to know them again.
                 folder = stack.enter_context(temporary_directory())
-            asked = inquiry.understood(lambda: Asker(client, Work(folder)), progress)
-        return cls(output, asked, client, workers, continue_on_error, progress, stop)
+
+            def asker() -> Asker:
+                return Asker(client, Recollection(Work(folder), older))
+
+            asked = inquiry.understood(asker, progress)
+        return cls(output, asked, client, older, continue_on_error, progress, stop)
 
     @property
     def question(self) -> Question:
@@ -225,10 +277,9 @@ class _Run:
         self._say_what_moved(pins)
         return survey(
             self.question,
-            Asker(self.client, work),
+            Asker(self.client, Recollection(work, self.older)),
             made=self.asked.made,
             listed=self.asked.listed,
-            workers=self.workers,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,
@@ -239,12 +290,13 @@ class _Run:
         self._clear_work()
         with ArchiveReader(paths) as archive:
             archive.require_sound_head()
-            self._require_same_question(archive.plan)
+            if differs := self._difference(archive.plan):
+                raise AlreadyFinished(f"{self.output}: {differs}", hint=_MAKE_A_NEW_ONE)
             for text, digest in _pins(archive.plan).items():
                 if (now := self._now(text)) != digest:
-                    raise UsageError(
+                    raise AlreadyFinished(
                         f"{self.output}: holds {text} as it was at {digest}; it is now at {now}",
-                        hint="An archive does not change what it holds: export to a new file.",
+                        hint=_MAKE_A_NEW_ONE,
                     )
             return not archive.holes
 
@@ -261,34 +313,41 @@ class _Run:
         """Make sure that an unfinished archive is for this question; say what has moved."""
         self._clear_work()
         with ArchiveReader(partial_path(self.output), unfinished=True) as archive:
-            self._require_same_question(archive.plan)
+            if differs := self._difference(archive.plan):
+                raise UsageError(
+                    f"{self.output}: {differs}",
+                    hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
+                )
             self._say_what_moved(_pins(archive.plan))
 
-    def fetch(self, archive: ArchiveWriter) -> Outcome:
-        """Bring every blob that is not in the archive yet."""
-        plan, missing = archive.plan, archive.to_come
+    def fetch(self, archive: ArchiveWriter, to_come: Sequence[int]) -> Outcome:
+        """Bring the blobs that are not in the archive yet."""
+        plan = archive.plan
+        blobs = [plan.blobs[number] for number in to_come]
+        if held := [blob for blob in blobs if self.older.holds(blob.digest, blob.size)]:
+            self.progress.say(f"copying {len(held)} of {len(blobs)} blobs from older archives")
         self.progress.stage(
             "fetching blobs",
-            total_bytes=sum(plan.blobs[number].size for number in missing),
+            total_bytes=sum(blob.size for blob in blobs),
             total_images=len(plan.images),
         )
         try:
-            source = RegistrySource(self.client, plan)
+            registries = RegistrySource(self.client, plan)
             outcome = transfer(
                 plan,
                 plan.images,
-                source,
+                _Source(self.older, registries),
                 archive,
-                workers=self.workers,
+                lanes=self.client.pace,
                 progress=self.progress,
                 stop=self.stop,
                 is_fatal=lambda error: not self.continue_on_error,
-                skip=frozenset(range(len(plan.blobs))) - frozenset(missing),
+                skip=frozenset(range(len(plan.blobs))) - frozenset(to_come),
             )
             for number, error in outcome.failed_blobs.items():
                 if isinstance(error, IntegrityError):
                     # A hash knows what is wrong, and not where it came from.
-                    told = f"{source.origin(plan.blobs[number])}: {error.message}"
+                    told = f"{registries.origin(plan.blobs[number])}: {error.message}"
                     outcome.failed_blobs[number] = IntegrityError(told)
             return outcome
         finally:
@@ -296,35 +355,69 @@ class _Run:
             archive.save()
 
     def result(
-        self, archive: ArchiveWriter, outcome: Outcome, details: dict[str, str]
+        self,
+        archive: ArchiveWriter,
+        to_come: Sequence[int],
+        outcome: Outcome,
+        details: dict[str, str],
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
+        missing = archive.missing
         failed = {
-            number: outcome.failed_blobs[number].message if number in outcome.failed_blobs else ""
-            for number in archive.missing
+            n: outcome.failed_blobs[n].message if n in outcome.failed_blobs else "" for n in missing
         }
-        return _result(self.output, archive, outcome, failed, details)
+        arrived = [archive.plan.blobs[n] for n in sorted(set(to_come).difference(missing))]
+        return self._result(archive, arrived, failed, details)
 
     def nothing_to_do(self, paths: Paths) -> ExportResult:
         """Say what the finished archive holds."""
         with ArchiveReader(paths) as archive:
             self.progress.say(f"{self.output}: finished already, nothing to do")
-            return _result(self.output, archive, Outcome(), {}, {})
+            return self._result(archive, (), {}, {})
+
+    def _result(
+        self,
+        archive: ArchiveReader | ArchiveWriter,
+        arrived: Sequence[Blob],
+        failed: dict[int, str],
+        details: dict[str, str],
+    ) -> ExportResult:
+        plan = archive.plan
+        missing = (*plan_holes(plan, details), *blob_holes(plan, failed))
+        reused = [blob for blob in arrived if self.older.gave(blob.digest)]
+        reused_bytes = sum(blob.size for blob in reused)
+        return ExportResult(
+            archive=self.output,
+            id=archive.id,
+            images=len(plan.images),
+            manifests=len(plan.manifests),
+            blobs=len(plan.blobs),
+            size=archive.layout.size,
+            volumes=volume_names(self.output, archive.layout),
+            fetched=len(arrived) - len(reused),
+            fetched_bytes=sum(blob.size for blob in arrived) - reused_bytes,
+            reused=len(reused),
+            reused_bytes=reused_bytes,
+            manifests_reused=len(self.older.manifests),
+            missing=missing,
+            broken=broken_packages(missing),
+            hosts=self.client.activity(),
+        )
 
     def _clear_work(self) -> None:
         """Remove what was learned for the plan: once there is one, the archive holds it."""
         if work_path(self.output).exists():
             Work(work_path(self.output)).remove()
 
-    def _require_same_question(self, plan: Plan) -> None:
-        if plan.question != self.question:
-            self.asked.require_unchanged(plan.question, self.output)
-            begun = printable(", ".join(in_words(plan.question)), 1000)
-            differs = printable(difference(plan.question, self.question), 1000)
-            raise UsageError(
-                f"{self.output}: was begun for another question: {begun}; {differs}",
-                hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
-            )
+    def _difference(self, plan: Plan) -> str:
+        """Say what is asked now that an archive's plan does not answer, "" for nothing."""
+        if plan.question == self.question:
+            return ""
+        if changed := self.asked.changed_here(plan.question):
+            return f"holds {changed}"
+        begun = printable(", ".join(in_words(plan.question)), 1000)
+        differs = printable(difference(plan.question, self.question), 1000)
+        return f"was begun for another question: {begun}; {differs}"
 
     def _say_what_moved(self, pins: dict[str, Digest]) -> None:
         for text, digest in pins.items():
@@ -342,27 +435,23 @@ class _Run:
         return reference.digest or self.client.manifest(reference).digest
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Where blobs come from: older archives, and registries for what these lack."""
+
+    older: OlderArchives
+    registries: RegistrySource
+
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" when an older archive has it."""
+        is_here = self.older.holds(blob.digest, blob.size)
+        return "" if is_here else self.registries.lane(blob)
+
+    def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+        """Yield a blob's bytes from ``offset`` on, unchecked. Raises as registries do."""
+        ask = partial(self.registries.blob, blob)
+        return self.older.blob(blob.digest, blob.size, offset, ask)
+
+
 def _pins(plan: Plan) -> dict[str, Digest]:
     return {c.pin.reference: c.pin.digest for c in plan.catalogs if c.pin is not None}
-
-
-def _result(
-    output: Path,
-    archive: ArchiveReader | ArchiveWriter,
-    outcome: Outcome,
-    failed: dict[int, str],
-    details: dict[str, str],
-) -> ExportResult:
-    plan = archive.plan
-    return ExportResult(
-        archive=output,
-        id=archive.id,
-        images=len(plan.images),
-        manifests=len(plan.manifests),
-        blobs=len(plan.blobs),
-        size=archive.layout.size,
-        volumes=volume_names(output, archive.layout),
-        fetched=outcome.sent,
-        fetched_bytes=outcome.sent_bytes,
-        missing=(*plan_holes(plan, details), *blob_holes(plan, failed)),
-    )

@@ -52,6 +52,7 @@ def import_archive(
     wait: bool = False,
     verify_first: bool = False,
     force_tags: bool = False,
+    recheck: bool = False,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -65,8 +66,9 @@ def import_archive(
     in a catalog, names that collide or do not fit; with ``verify_first`` also any damaged
     byte. (With ``wait`` each volume is looked at when it appears.) Then images go one by one
     into their repositories, catalogs last; one that fails does not stop the rest, unless
-    ``continue_on_error`` is off. Run again, it sends only what is not there yet. A tag that is
-    set already moves only with ``force_tags``.
+    ``continue_on_error`` is off. Run again, it sends only what is not there yet: an image
+    whose tag gives its top manifest is not looked into, unless ``recheck``. A tag that is set
+    already moves only with ``force_tags``.
 
     Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
     registry is down. Setting ``stop`` ends it soon.
@@ -98,8 +100,8 @@ def import_archive(
                     plan,
                     targets,
                     client,
-                    workers=access.connections,
                     continue_on_error=continue_on_error,
+                    recheck=recheck,
                     progress=progress,
                     stop=stop,
                 )
@@ -115,10 +117,11 @@ def import_archive(
             if reader.lacking:
                 progress.stage("asking what is there already")
                 volumes = {volume.number: volume.blobs for volume in reader.lacking}
-                to_come = ahead.not_there(volumes, access.connections, stop)
+                to_come = ahead.not_there(volumes, stop)
                 content.give_away(to_come, look_at, partial(ahead.push, content))
             holes = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
             pushes = push_rounds(plan, delivery.rounds, push, ahead.holders)
+            hosts = client.activity()
         holes = [*plan_holes(plan, {}), *holes]
         errors = {image: error for one in pushes for image, error in one.failed.items()}
         failed = [(_failure(reader, image, error), error) for image, error in errors.items()]
@@ -129,6 +132,7 @@ def import_archive(
             [*ahead.pushes, *pushes],
             holes,
             failed,
+            hosts,
             archive=reader.path,
             id=reader.id,
             destination=str(prefix),

@@ -15,7 +15,6 @@ from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from airgap.asking import Asker
     from airgap.local_catalogs import Made
@@ -32,18 +31,18 @@ class Understood:
     made: Sequence[Made]
     listed: Listed | None
 
-    def require_unchanged(self, before: Question, output: Path) -> None:
-        """Raise UsageError when only what local catalogs hold is not what it was ``before``."""
+    def changed_here(self, before: Question) -> str:
+        """Say what a local catalog was ``before`` and is now, "" when that is not all."""
         if replace(before, catalogs=self.question.catalogs) != self.question:
-            return
+            return ""
         typed = {one.offer.reference: one.typed for one in self.made}
         for was, now in zip(before.catalogs, self.question.catalogs, strict=False):
             if was != now and now in typed and _name(was) == _name(now):
-                raise UsageError(
-                    f"{output}: holds {printable(typed[now])} as it was when it made {was}; it"
-                    f" makes {now} now",
-                    hint="Its files have changed, or what --base names: export to a new file.",
+                return (
+                    f"{printable(typed[now])} as it was when it made {was}; it makes {now} now,"
+                    " because its files have changed, or what --base names"
                 )
+        return ""
 
 
 @dataclass(frozen=True)

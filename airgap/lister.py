@@ -5,10 +5,11 @@ Writes the files that a mirror or an import would, and keeps the catalogs' datab
 
 from __future__ import annotations
 
+import posixpath
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airgap import cluster, mapping
@@ -18,12 +19,14 @@ from airgap.archive.work import Work
 from airgap.asking import Asker
 from airgap.catalog import as_database
 from airgap.catalog.image import read_image
+from airgap.catalog.read import SQLITE
 from airgap.cluster import Announced
 from airgap.errors import HOLES, MalformedReference, UsageError, printable
+from airgap.local_catalogs import is_local, refuse_inside
 from airgap.manifests import ManifestsOptions, cluster_files, put_files
 from airgap.offers import read_catalogs, unreadable
 from airgap.plan import Missing, Reason, blob_holes, plan_holes
-from airgap.planner import choose
+from airgap.planner import choose, travelling
 from airgap.progress import SILENT
 from airgap.pushing import Delivery
 from airgap.reference import DestinationPrefix, ImageReference
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from airgap.archive.reader import Paths
     from airgap.catalog.image import CatalogImage
+    from airgap.catalog.read import Found
     from airgap.digest import Digest
     from airgap.inquiry import Inquiry
     from airgap.mapping import Mapping
@@ -83,12 +87,11 @@ class DatabasePath:
             raise UsageError(f"--path {printable(text)}: destination path does not exist: {local}")
         return cls(inside.strip("/") and inside, Path(local))
 
-    @property
-    def database(self) -> Path:
-        """The local file: under its name in the image if that is given."""
-        named = self.inside and not self.inside.endswith("/")
-        name = PurePosixPath(self.inside).name if named else DATABASE
-        return self.local / name
+    def database(self, found: Found) -> Path:
+        """Return the local file: under its name in the image where IN is the database itself."""
+        inside = posixpath.normpath(self.inside).strip("/")
+        is_it = found.format == SQLITE and inside == posixpath.normpath(found.path).strip("/")
+        return self.local / (posixpath.basename(inside) if is_it else DATABASE)
 
 
 def list_images(
@@ -109,7 +112,13 @@ def list_images(
     reading a catalog raises, UsageError for names that collide, StorageError.
     """
     access, stop, options = access or Access(), stop or threading.Event(), manifests
+    options = options or ManifestsOptions()
+    prefix = None if destination is None else DestinationPrefix.parse(destination)
     _refuse_one_path_for_several(path, len(inquiry.catalogs))
+    _refuse_place_in_no_image(path, inquiry.catalogs)
+    refuse_inside(inquiry.catalogs, options.directory or Path.cwd() / "manifests")
+    if path is not None:
+        refuse_inside(inquiry.catalogs, path.local)
     with temporary_directory() as folder:
         with access.connect(inquiry.hosts, stop) as client:
             asker = Asker(client, Work(folder))
@@ -120,14 +129,14 @@ def list_images(
         progress.finish()
         names = sorted(choose(question, offers, progress).images, key=str.encode)
         missing = _missing(names, offers)
-        options = options or ManifestsOptions()
         directory = options.directory or _default(offers[0])
-        if destination is None:
+        if prefix is None:
             files = {"images.txt": "".join(f"{printable(name, 4096)}\n" for name in names)}
         else:
-            prefix = DestinationPrefix.parse(destination)
-            places = _places(names, offers, prefix, max_components)
-            files = _cluster_files(options, offers, places, missing)
+            there = travelling(question, offers, asker, progress)
+            places = _places(names, there, prefix, max_components)
+            name = cluster.resource_name(ImageReference.parse(offers[0].reference))
+            files = _cluster_files(options, name, there, places, missing)
         written = put_files(directory, files)
         catalogs = [(o.reference, o.digest, o.image) for o in offers]
         databases = _save(catalogs, written.directory, path)
@@ -186,6 +195,13 @@ def _refuse_one_path_for_several(path: DatabasePath | None, catalogs: int) -> No
         raise UsageError(f"--path is about one catalog, and there are {catalogs}")
 
 
+def _refuse_place_in_no_image(path: DatabasePath | None, catalogs: Sequence[str]) -> None:
+    for text in filter(is_local, catalogs if path is not None and path.inside else ()):
+        raise UsageError(
+            f"--path: {printable(text)} is no image to look into", hint="Write --path /:LOCAL."
+        )
+
+
 def _default(offer: Offer) -> Path:
     name = cluster.resource_name(ImageReference.parse(offer.reference))
     return Path(f"manifests-{name}-{offer.digest.hex[:8]}")
@@ -198,20 +214,25 @@ def _places(
     for name in names:
         with suppress(MalformedReference):  # What has no name can have no place either.
             images.append(mapping.Origin(ImageReference.parse(name)))
-    catalogs = [mapping.Origin(ImageReference.parse(o.reference), o.digest) for o in offers]
+    catalogs = [mapping.Origin(_travels_as(offer), offer.digest) for offer in offers]
     return mapping.assign(images, prefix, catalogs=catalogs, max_components=components)
 
 
+def _travels_as(offer: Offer) -> ImageReference:
+    return ImageReference.parse(offer.wanted.reference)
+
+
 def _cluster_files(
-    options: ManifestsOptions, offers: Sequence[Offer], places: Mapping, missing: Sequence[Missing]
+    options: ManifestsOptions,
+    name: str,
+    offers: Sequence[Offer],
+    places: Mapping,
+    missing: Sequence[Missing],
 ) -> dict[str, str]:
-    asked = [ImageReference.parse(offer.reference) for offer in offers]
-    catalogs = [
-        Announced(places[reference], offer.digest, offer.format)
-        for reference, offer in zip(asked, offers, strict=True)
-    ]
-    name = cluster.resource_name(asked[0])
-    return cluster_files(options, name, list(places), list(places), catalogs, missing)
+    catalogs = [Announced(places[_travels_as(o)], o.digest, o.format) for o in offers]
+    made = {_travels_as(offer): offer.made_of for offer in offers if offer.made_of}
+    pulled = [target for target in places if target.source not in made]
+    return cluster_files(options, name, list(places), pulled, catalogs, missing, made)
 
 
 def _missing(names: Sequence[str], offers: Sequence[Offer]) -> list[Missing]:
@@ -236,7 +257,7 @@ def _save(
     saved = []
     for reference, digest, image in catalogs:
         name = cluster.resource_name(ImageReference.parse(reference))
-        alone = path.database if path else directory / DATABASE
+        alone = path.database(image.found) if path else directory / DATABASE
         saved.append(alone if len(catalogs) == 1 else directory / f"{name}-{digest.hex[:8]}.db")
         as_database.save(image.tree, image.found, saved[-1])
     return tuple(saved)

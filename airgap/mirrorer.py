@@ -62,6 +62,7 @@ def mirror(
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
     force_tags: bool = False,
+    recheck: bool = False,
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -71,7 +72,8 @@ def mirror(
     Takes what ``export`` would take, puts it where ``import_archive`` would put it, and writes
     the same files. Catalogs are pushed last; an image that cannot be had, or not be put there,
     does not stop the rest, unless ``continue_on_error`` is off. Run again, it sends only what
-    is not there yet. A tag that is set already moves only with ``force_tags``.
+    is not there yet: an image whose tag gives its top manifest is not looked into, unless
+    ``recheck``. A tag that is set already moves only with ``force_tags``.
 
     Raises UsageError, RegistryError and Refused for the catalogs themselves, StorageError,
     Interrupted, and Unreachable when the destination is down. Setting ``stop`` ends it soon.
@@ -87,7 +89,7 @@ def mirror(
         delivery = _delivery(found.plan, prefix, max_components)
         delivery.prepare(options)
         upstream = Upstream(client, found.plan, work)
-        pushes = run.push(client, upstream, delivery.rounds, force_tags=force_tags)
+        pushes = run.push(client, upstream, delivery.rounds, force_tags=force_tags, recheck=recheck)
         lacking, failed = upstream.sorted_out(pushes)
         holes = [*found.missing, *lacking]
         arrived = delivery.arrived(pushes)
@@ -97,6 +99,7 @@ def mirror(
         pushes,
         holes,
         failed,
+        client.activity(),
         catalogs=found.plan.question.catalogs,
         id=delivery.id,
         destination=str(prefix),
@@ -148,7 +151,6 @@ class _Run(Run):
             asker,
             made=asked.made,
             listed=asked.listed,
-            workers=self.access.connections,
             continue_on_error=self.continue_on_error,
             progress=self.progress,
             stop=self.stop,

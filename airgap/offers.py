@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airgap import limits
 from airgap.catalog.image import CatalogImage, read_image
-from airgap.plan import Pin, Wanted
+from airgap.plan import Pin, Wanted, made_of
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Offer:
         else:
             name = str(asked if asked.digest is None else asked.pinned(self.digest))
         return Wanted(name, (), (self.format, self.path, self.pin))
+
+    @property
+    def made_of(self) -> str:
+        """What it is made of, "" for one that travels as it was had."""
+        return made_of(self.pin, self.digest)
 
     @property
     def order(self) -> bytes:

@@ -134,6 +134,13 @@ class Pin:
     digest: Digest
 
 
+def made_of(pin: Pin | None, root: Digest) -> str:
+    """Say what a catalog's image was made of, "" for one that is what its pin stood for."""
+    if pin is None:
+        return "made of local files"
+    return f"a part of {pin.digest}" if pin.digest != root else ""
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogImage:
     """A catalog of the question: the number of its image, its format, where in it it stands.
@@ -188,10 +195,8 @@ class Plan:
         found = {}
         for catalog in self.catalogs:
             root = self.manifests[self.images[catalog.image].root].digest
-            if catalog.pin is None:
-                found[catalog.image] = "made of local files"
-            elif catalog.pin.digest != root:
-                found[catalog.image] = f"a part of {catalog.pin.digest}"
+            if made := made_of(catalog.pin, root):
+                found[catalog.image] = made
         return found
 
     @property
@@ -340,6 +345,11 @@ class Missing:
 def counted(missing: Iterable[Missing], *, skip_missing: bool) -> list[Missing]:
     """Return the holes that make a run incomplete: with ``skip_missing`` not those upstream."""
     return [m for m in missing if not (skip_missing and m.reason == Reason.NOT_FOUND)]
+
+
+def broken_packages(missing: Iterable[Missing]) -> tuple[str, ...]:
+    """Return the names of all packages that anything missing hurts, sorted."""
+    return tuple(sorted({package for image in missing for package in image.packages}))
 
 
 MISSING_BLOB = "missing-blob"

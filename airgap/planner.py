@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from airgap import mapping_file, places
 from airgap import plan as planning
+from airgap.asking import gather
 from airgap.catalog.select import EVERY, PackageChoice, select
 from airgap.errors import (
     AccessDenied,
@@ -26,14 +27,12 @@ from airgap.errors import (
     StorageError,
     Unreachable,
     UsageError,
-    printable,
 )
 from airgap.oci import graph
 from airgap.offers import bounded, read_catalogs, unreadable
 from airgap.plan import Missing, Plan, Question, Reason, Share, Wanted
 from airgap.question import selection_of
 from airgap.rebuilding import rebuild_catalog
-from airgap.transfer import in_parallel
 
 if TYPE_CHECKING:
     import threading
@@ -68,7 +67,6 @@ def survey(
     *,
     made: Iterable[Made] = (),
     listed: Listed | None = None,
-    workers: int,
     continue_on_error: bool,
     progress: Progress,
     stop: threading.Event,
@@ -89,9 +87,9 @@ def survey(
         for remark in listed.copies.remarks:
             progress.say(remark)
         chosen = _as_listed(chosen, offers, listed, surveyor)
-    offers = sorted(_travelling(question, offers, asker, progress), key=lambda o: o.order)
+    offers = travelling(question, offers, asker, progress)
     wanted = planning.in_order(Wanted(i, tuple(sorted(b))) for i, b in chosen.images.items())
-    answers = surveyor.look_up_all(wanted, workers, progress, stop)
+    answers = surveyor.look_up_all(wanted, progress, stop)
     plan = planning.make_plan(
         question,
         [planning.Bundle(name, tuple(sorted(p))) for name, p in chosen.bundles.items()],
@@ -111,7 +109,6 @@ def survey_images(
     references: Iterable[str],
     asker: Asker,
     *,
-    workers: int,
     continue_on_error: bool,
     progress: Progress,
     stop: threading.Event,
@@ -123,7 +120,7 @@ def survey_images(
     """
     surveyor = _Surveyor(asker, continue_on_error)
     wanted = planning.in_order(Wanted(reference) for reference in references)
-    answers = surveyor.look_up_all(wanted, workers, progress, stop)
+    answers = surveyor.look_up_all(wanted, progress, stop)
     made = planning.make_plan(Question((), ""), (), zip(wanted, answers, strict=True))
     return Survey(made, surveyor.details)
 
@@ -135,29 +132,32 @@ class _Surveyor:
         self.details: dict[str, str] = {}
 
     def look_up_all(
-        self, wanted: Sequence[Wanted], workers: int, progress: Progress, stop: threading.Event
+        self, wanted: Sequence[Wanted], progress: Progress, stop: threading.Event
     ) -> Iterator[Sequence[graph.Node] | Reason]:
         """Yield for each image its graph, or why there is none."""
         progress.stage("asking for manifests", total_images=len(wanted))
+        failed = gather(
+            self._asker,
+            [want.reference for want in wanted],
+            progress,
+            stop,
+            is_fatal=lambda error: not self._continue_on_error,
+        )
+        for want in wanted:
+            yield self._look_up(want.reference, failed.get(want.reference))
 
-        def answer(want: Wanted) -> Sequence[graph.Node] | Reason:
-            nodes = self.look_up(want)
-            progress.image()
-            return nodes
-
-        return in_parallel(answer, wanted, workers=workers, stop=stop)
-
-    def look_up(self, want: Wanted) -> Sequence[graph.Node] | Reason:
-        """Return an image's graph, or why there is none."""
+    def _look_up(self, reference: str, error: AirgapError | None) -> Sequence[graph.Node] | Reason:
         try:
-            return self._asker.graph(want.reference)
+            if error is not None:
+                raise error
+            return self._asker.graph(reference)
         except (StorageError, Interrupted):
             raise
-        except AirgapError as error:
+        except AirgapError as failure:
             if not self._continue_on_error:
                 raise
-            self.details[want.reference] = error.message
-            return reason_for(error)
+            self.details[reference] = failure.message
+            return reason_for(failure)
 
     def tags_of(
         self, wildcards: Iterable[Wildcard]
@@ -187,7 +187,7 @@ def tags_of(
 ) -> tuple[dict[ImageReference, list[str]], list[Missing]]:
     """Ask for the tags of wildcards' repositories; a wildcard that matches none is missing.
 
-    Raises RegistryError without ``continue_on_error``, and UsageError as matching does.
+    Raises RegistryError and Blocked without ``continue_on_error``, UsageError as matching does.
     """
     tags: dict[ImageReference, list[str]] = {}
     unmatched: list[Missing] = []
@@ -200,7 +200,7 @@ def tags_of(
         source = wildcard.source
         try:
             tags[source] = tags.get(source) or client.tags(source.repository)
-        except RegistryError as error:
+        except (RegistryError, Blocked) as error:
             if not continue_on_error:
                 raise
             tags[source] = []
@@ -260,22 +260,30 @@ def choose(question: Question, offers: Sequence[Offer], progress: Progress) -> C
             names.update(bounded(bundle.name) for bundle in wanting)
         for extra in selected.extra_images:
             images.setdefault(str(extra), set())
-        for bundle in () if share.dependencies else selected.dependencies.further:
-            progress.say(
-                f"{offer.reference}: what was selected needs {printable(bundle.name)} too, of"
-                f" package {printable(bundle.package)}; --with-dependencies takes it along"
-            )
+        if selected.dependencies.further:
+            along = "what is needed too comes along"
+            advice = along if share.dependencies else f"with --with-dependencies {along}"
+            progress.say(f"{offer.reference}: {advice}")
     for offer in offers:
         images.pop(offer.reference, None)
     return Chosen(images, bundles, [(p, Reason.UNREADABLE) for p, _ in unreadable(offers)])
 
 
-def _travelling(
+def travelling(
     question: Question, offers: Sequence[Offer], asker: Asker, progress: Progress
 ) -> list[Offer]:
-    """Return the catalogs as they are, or reduced to their shares of the question."""
-    if not question.rebuild:
-        return list(offers)
+    """Return the catalogs as they are, or reduced to their shares of the question, in order.
+
+    Raises UsageError for what cannot be reduced, and what ``rebuild_catalog`` raises.
+    """
+    there = _rebuilt(question, offers, asker, progress) if question.rebuild else offers
+    return sorted(there, key=lambda offer: offer.order)
+
+
+def _rebuilt(
+    question: Question, offers: Sequence[Offer], asker: Asker, progress: Progress
+) -> list[Offer]:
+    """Return the catalogs reduced to their shares; one that is taken whole stays as it is."""
     rebuilt = []
     for offer, share in zip(offers, _shares(offers, question), strict=True):
         if share is None:

@@ -6,53 +6,70 @@ refuses to know where plan, manifests and blobs are from.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airgap import __version__
 from airgap.cluster import Announced
+from airgap.crew import in_parallel
 from airgap.errors import (
     HOLES,
     AirgapError,
+    Interrupted,
+    NotFound,
     RegistryError,
     Unreachable,
+    printable,
     worst,
 )
 from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reasons, write_manifests
 from airgap.mapping import mapping_text
 from airgap.places import place_images, rounds
-from airgap.plan import Missing, counted
+from airgap.plan import Missing, broken_packages, counted
 from airgap.receipt import Arrived, Receipt
 from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import BlobDestination, RegistryDestination
-from airgap.transfer import Outcome, Source, in_parallel, transfer
+from airgap.registry.pace import MOST
+from airgap.registry.upload import RepositoryAbsent
+from airgap.sighting import Lookout
+from airgap.transfer import Outcome, Source, transfer
 
 if TYPE_CHECKING:
     import threading
     from collections import abc
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from airgap.digest import Digest
     from airgap.mapping import Target
     from airgap.places import Places
-    from airgap.plan import Image, Plan
+    from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
+    from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
+    from airgap.sighting import Sight
 
     Holders: TypeAlias = abc.Mapping[Digest, Iterable[Repository]]
     """Repositories that are said to have a blob."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PushResult:
     """What has been pushed; ``sent_bytes`` counts blobs alone.
 
-    ``missing`` are the holes of what was to be pushed, ``failed`` the images that this run
-    could not put there, ``errors`` the reasons for those.
+    ``arrived`` images are there now, ``images_present`` of them were there before and were not
+    looked into. ``missing`` are the holes of what was to be pushed, ``failed`` the images that
+    this run could not put there, ``errors`` the reasons for those, ``broken`` the packages that
+    either hurts. ``to_create`` are repositories that the registry did not make by itself.
+    ``hosts`` says what was done with each host.
     """
 
     arrived: int
+    images_present: int
     sent: int
     sent_bytes: int
     mounted: int
@@ -60,6 +77,9 @@ class PushResult:
     manifests_sent: int
     missing: tuple[Missing, ...]
     failed: tuple[Missing, ...]
+    broken: tuple[str, ...]
+    to_create: tuple[str, ...]
+    hosts: tuple[HostActivity, ...]
     errors: tuple[AirgapError, ...] = field(default=(), repr=False)
 
     @classmethod
@@ -69,20 +89,25 @@ class PushResult:
         pushes: Iterable[Push],
         missing: Iterable[Missing],
         failed: Iterable[tuple[Missing, AirgapError]],
+        hosts: tuple[HostActivity, ...],
         **own: Any,
     ) -> Self:
         """Add up what pushes did; ``own`` are the fields of the kind of result."""
-        pushes, failed = list(pushes), list(dict.fromkeys(failed))
+        pushes, failed, missing = list(pushes), list(dict.fromkeys(failed)), tuple(missing)
         outcomes = [outcome for push in pushes for outcome in push.outcomes]
         return cls(
             arrived=arrived,
+            images_present=sum(len(push.present) for push in pushes),
             sent=sum(outcome.sent for outcome in outcomes),
             sent_bytes=sum(outcome.sent_bytes for outcome in outcomes),
             mounted=sum(outcome.mounted for outcome in outcomes),
             present=sum(outcome.present for outcome in outcomes),
             manifests_sent=sum(push.manifests_sent for push in pushes),
-            missing=tuple(missing),
+            missing=missing,
             failed=tuple(image for image, _ in failed),
+            broken=broken_packages((*missing, *(image for image, _ in failed))),
+            to_create=tuple(sorted({name for push in pushes for name in push.to_create})),
+            hosts=hosts,
             errors=tuple(error for _, error in failed),
             **own,
         )
@@ -200,7 +225,9 @@ class Delivery:
 class Push:
     """The pushing of images, each to its place, and what has come of it.
 
-    A place without a tag gets the image by its digest alone, if the registry takes it so.
+    A place without a tag gets the image by its digest alone, if the registry takes it so. An
+    image whose tag, or else digest, gives its top manifest, byte for byte, is there: nothing
+    more of it is asked for, unless ``recheck``.
 
     An error of a registry that is down is raised, and without ``continue_on_error`` any error.
     ``is_theirs`` says which errors the source is to blame for.
@@ -212,8 +239,8 @@ class Push:
         targets: abc.Mapping[Image, Target],
         client: RegistryClient,
         *,
-        workers: int,
         continue_on_error: bool,
+        recheck: bool = False,
         is_theirs: Callable[[AirgapError], bool] = lambda error: False,
         progress: Progress,
         stop: threading.Event,
@@ -221,13 +248,15 @@ class Push:
         self._plan = plan
         self._targets = targets
         self._client = client
-        self._workers = workers
         self._continue_on_error = continue_on_error
+        self._recheck = recheck
         self._is_theirs = is_theirs
         self._progress = progress
         self._stop = stop
         self._doubts = 0
         self.arrived: list[Image] = []
+        self.present: list[Image] = []
+        self.to_create: list[str] = []
         self.failed: dict[Image, AirgapError] = {}
         self.outcomes: list[Outcome] = []
         self.manifests_sent = 0
@@ -251,16 +280,31 @@ class Push:
         """
         catalogs = {self._plan.images[number] for number in self._plan.catalog_images}
         images = [image for image in images if image not in self.failed]
-        tags_set = self._survey_tags(images, force_tags)
-        ready = [image for image in images if image not in self.failed]
+        sight = Lookout(
+            self._plan,
+            self._targets,
+            self._client,
+            self._is_fatal,
+            self._no_doubt,
+            self._progress,
+            self._stop,
+        ).look(images)
+        tags_set = self._judge_tags(sight, force_tags)
+        if not self._recheck:
+            self.present = [image for image in images if image in tags_set]
+            self.arrived += self.present
+        done = {*self.failed, *self.present}
+        ready = [image for image in images if image not in done]
         places = {image: (at.repository, at.tag) for image, at in self._targets.items()}
         destination = RegistryDestination(
             self._client,
             self._plan,
             places,
             manifest,
+            self._stopping(source),
             tags_set,
-            holders or {},
+            sight.empty,
+            self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,
         )
@@ -287,6 +331,7 @@ class Push:
         finally:
             self._progress.finish()
             self.manifests_sent = destination.manifests_sent
+            self.to_create = sorted(map(str, destination.absent))
 
     def put_blobs(
         self,
@@ -312,7 +357,7 @@ class Push:
             images,
             source,
             destination,
-            workers=self._workers,
+            lanes=self._client.pace,
             progress=self._progress,
             stop=self._stop,
             is_fatal=self._is_fatal,
@@ -324,16 +369,19 @@ class Push:
     def _transfer(
         self, images: Sequence[Image], source: Source, destination: RegistryDestination
     ) -> None:
-        outcome = transfer(
-            self._plan,
-            images,
-            source,
-            destination,
-            workers=self._workers,
-            progress=self._progress,
-            stop=self._stop,
-            is_fatal=self._is_fatal,
-        )
+        try:
+            outcome = transfer(
+                self._plan,
+                images,
+                source,
+                destination,
+                lanes=self._client.pace,
+                progress=self._progress,
+                stop=self._stop,
+                is_fatal=self._is_fatal,
+            )
+        except RepositoryAbsent as error:
+            raise self._all_absent(error) from error
         self.outcomes.append(outcome)
         self.arrived += outcome.images
         self.failed |= outcome.failed_images
@@ -356,27 +404,10 @@ class Push:
             first.setdefault(self._targets[image].repository.host, image)
         return [image for host, image in first.items() if host not in self._client.takes_digests]
 
-    def _survey_tags(self, images: Sequence[Image], force: bool) -> frozenset[Image]:
-        """Find the tags that are set already; refuse to move one unless told to."""
-        self._progress.stage("asking for tags", total_images=len(images))
-
-        def ask(image: Image) -> Digest | AirgapError | None:
-            target = self._targets[image]
-            name = target.tag or str(self._plan.manifests[image.root].digest)
-            try:
-                found = self._client.manifest_digest(target.repository, name)
-                self._no_doubt()
-                return found
-            except RegistryError as error:
-                if self._is_fatal(error):
-                    raise
-                return error
-            finally:
-                self._progress.image()
-
-        answers = in_parallel(ask, images, workers=self._workers, stop=self._stop)
+    def _judge_tags(self, sight: Sight, force: bool) -> frozenset[Image]:
+        """Return the images whose tags are set already; refuse to move one unless told to."""
         tags_set = set()
-        for image, found in zip(images, answers, strict=True):
+        for image, found in sight.tags.items():
             root = self._plan.manifests[image.root].digest
             if found == root:
                 tags_set.add(image)
@@ -391,6 +422,38 @@ class Push:
                     raise error
         return frozenset(tags_set)
 
+    def _holders(self, known: abc.Mapping[Digest, Iterable[Repository]]) -> Holders:
+        """Add the repositories of the images that are there to those said to have a blob."""
+        found = defaultdict(list, {digest: list(places) for digest, places in known.items()})
+        for image in self.present:
+            for number in self._plan.blobs_of(image):
+                found[self._plan.blobs[number].digest].append(self._targets[image].repository)
+        return found
+
+    def _stopping(self, source: Source) -> Callable[[Blob, int], Iterator[bytes]]:
+        """Give a source's blobs, until the run is to stop."""
+
+        def blob(blob: Blob, offset: int) -> Iterator[bytes]:
+            for piece in source.blob(blob, offset):
+                if self._stop.is_set():
+                    raise Interrupted
+                yield piece
+
+        return blob
+
+    def _all_absent(self, error: RepositoryAbsent) -> RegistryError:
+        """Return the error for all repositories that must be created, from that for the first."""
+        absent = []
+        for repository in sorted({t.repository for t in self._targets.values()}, key=str):
+            try:
+                self._client.require_uploads(repository)
+            except RepositoryAbsent:
+                absent.append(str(repository))
+            except RegistryError as other:
+                _log.info("%s", printable(other.message, 400))
+        more = f"; all that are not there ({len(absent)}): {', '.join(absent)}" if absent else ""
+        return NotFound(error.message + more, status=error.status, code=error.code, hint=error.hint)
+
     def _no_doubt(self) -> None:
         self._doubts = 0
 
@@ -400,7 +463,7 @@ class Push:
         if self._is_theirs(error) or not _may_be_down(error):
             return False
         self._doubts += 1
-        return self._doubts > max(_DOUBTS, 2 * self._workers) or self._is_out_of_reach()
+        return self._doubts > _DOUBTS or self._is_out_of_reach()
 
     def _is_out_of_reach(self) -> bool:
         """Ask the registries themselves, as one that is up may fail at a single blob."""
@@ -435,15 +498,16 @@ class Ahead:
         self.pushes: list[Push] = []
         self.holders: dict[Digest, list[Repository]] = defaultdict(list)
 
-    def not_there(
-        self, groups: abc.Mapping[int, Iterable[int]], workers: int, stop: threading.Event
-    ) -> set[int]:
+    def not_there(self, groups: abc.Mapping[int, Iterable[int]], stop: threading.Event) -> set[int]:
         """Return the keys of those groups of blobs that are not all at their places already."""
         places = defaultdict(set)
         for targets in self._rounds:
             for image, target in targets.items():
                 for number in self._plan.blobs_of(image):
                     places[number].add(target.repository)
+
+        def lane_of(number: int) -> str:
+            return min(place.host for place in places[number])
 
         def is_there(number: int) -> bool:
             blob = self._plan.blobs[number]
@@ -458,7 +522,7 @@ class Ahead:
         return {
             key
             for key, blobs in groups.items()
-            if not all(in_parallel(is_there, blobs, workers=workers, stop=stop))
+            if not all(in_parallel(is_there, list(blobs), self._client.pace, lane_of, stop))
         }
 
     def push(self, source: Source, blobs: frozenset[int]) -> dict[int, AirgapError]:
@@ -478,12 +542,17 @@ class Ahead:
 _DOWN = frozenset({None, 429, 502, 503, 504})
 """What says, after all retries, that the whole registry may be down, and not one repository."""
 
-_DOUBTS = 20
-"""So many failures in a row, and nothing that went well between, and a registry is down."""
+_TAKES_NOTHING = frozenset({405, 507})
+"""What says that a registry is read-only, or full, unless it is about one repository only."""
+
+_DOUBTS = 2 * MOST
+"""So many failures in a row, more than are under way, and none that went well: it is down."""
 
 
 def _may_be_down(error: AirgapError) -> bool:
-    return isinstance(error, Unreachable) and error.status in _DOWN
+    if isinstance(error, Unreachable):
+        return error.status in _DOWN
+    return isinstance(error, RegistryError) and error.status in _TAKES_NOTHING
 
 
 def push_rounds(

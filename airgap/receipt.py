@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     from airgap.plan import Missing
 
 
+_CHECKED = (
+    "top manifests read back and hashed; of what was sent, every manifest, and blobs by digest"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """An image that is at its destination, whole, its manifests read back and hashed."""
+    """An image that is at its destination, whole: its top manifest was read back and hashed."""
 
     reference: str
     digest: str
@@ -39,7 +44,7 @@ class Receipt:
     def text(self) -> str:
         """Return the receipt as JSON, one image a line, in the archive's order."""
         head = {"airgap-receipt": 1, "archive": self.archive, "registry": self.registry}
-        checked = {"checked": "manifests read back and hashed, blobs by length"}
+        checked = {"checked": _CHECKED}
         lines = [
             _json(head | checked | {"version": self.version})[:-1] + ',"images":[',
             *_records([_arrived(image) for image in self.images]),

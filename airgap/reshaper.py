@@ -16,6 +16,7 @@ from airgap.archive.medium import volume_names
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim
+from airgap.crew import AtMost
 from airgap.errors import ArchiveError, UsageError
 from airgap.progress import SILENT
 from airgap.transfer import transfer
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from airgap.digest import Digest
     from airgap.progress import Progress
 
-_WORKERS = 4
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _fill(
             plan.images,
             reader,
             writer,
-            workers=_WORKERS,
+            lanes=AtMost(_AT_ONCE),
             progress=progress,
             stop=stop,
             skip=frozenset(range(len(plan.blobs))) - wanted,

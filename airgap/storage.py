@@ -34,6 +34,8 @@ _HINTS = {
     errno.ENOLCK: "This file system cannot lock files; write to another and copy the result.",
 }
 
+_BLOCK = 512
+"""The unit of st_blocks, whatever the file system's is."""
 
 _temporary: set[str] = set()
 
@@ -109,6 +111,45 @@ def pieces_at(descriptor: int, size: int, offset: int) -> Iterator[bytes]:
     while offset < end and (piece := os.pread(descriptor, min(limits.CHUNK, end - offset), offset)):
         offset += len(piece)
         yield piece
+
+
+def require_room(descriptor: int, path: Path, size: int) -> None:
+    """Make sure, before anything is written, that an open file can grow to ``size`` bytes.
+
+    What it takes up on its disk already is not needed again. Raises StorageError that names
+    ``path``.
+    """
+    with storage_errors(path):
+        if not _fits_file_system(descriptor, size):
+            raise StorageError(
+                f"{path}: {os.strerror(errno.EFBIG)}: it needs {size:,} bytes in one file",
+                hint=_HINTS[errno.EFBIG],
+            )
+        need = size - os.fstat(descriptor).st_blocks * _BLOCK
+        disk = os.fstatvfs(descriptor)
+    # What is reserved for root is there for root. File systems that do not know say 0 of 0.
+    free = disk.f_frsize * (disk.f_bavail if os.geteuid() else disk.f_bfree)
+    if disk.f_blocks and need > free:
+        raise StorageError(
+            f"{path}: {os.strerror(errno.ENOSPC)}: {need:,} bytes more are needed,"
+            f" {free:,} are free",
+            hint=f"Free some space, then run the same command again. Or move {path.name} to a"
+            " larger medium, and give its new place with -o.",
+        )
+
+
+def _fits_file_system(descriptor: int, size: int) -> bool:
+    """Say whether the file system takes a file of that size. Raises OSError.
+
+    It lets no position be set beyond its largest file.
+    """
+    try:
+        os.lseek(descriptor, size, os.SEEK_SET)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
 
 
 def sync_directory(path: Path) -> None:

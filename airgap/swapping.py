@@ -98,6 +98,10 @@ class Swapping:
             self.reader = self._next(to_come)
             look_at(self.reader)
 
+    def lane(self, blob: Blob) -> str:
+        """Return "": no registry is involved."""
+        return ""
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, unchecked.
 

@@ -1,39 +1,34 @@
 """Copying content in parallel, from any source to any destination.
 
-The one place with threads: workers copy blobs, everything is kept account of between their
-calls, in one thread. A blob that several places want goes to the first and is offered to the
-next ones afterwards, so that a registry can mount it. An image is put when all its blobs have
-arrived. Export, import and mirror are this transfer with other ends; it knows neither.
+Workers copy blobs, everything is kept account of between their calls, in one thread. A blob
+that several places want goes to the first and is offered to the next ones afterwards, so that a
+registry can mount it. An image is put when all its blobs have arrived. Export, import and
+mirror are this transfer with other ends; it knows neither.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from airgap.arrival import Arrival
-from airgap.errors import AirgapError, Interrupted, StorageError
+from airgap.crew import Crew
+from airgap.errors import AirgapError, Interrupted
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from airgap.crew import Lanes, Work
     from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
 
 
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-
-_AHEAD = 100
-"""Items for each worker that are begun before the first is done: a slow one holds up few."""
-
-
 class Source(Protocol):
     """Where content comes from."""
+
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" where there is none."""
 
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, unchecked, in pieces that stay unchanged."""
@@ -44,6 +39,9 @@ class Destination(Protocol):
 
     def where(self, image: Image) -> str:
         """Return the place that holds an image's blobs; images may share one."""
+
+    def lane(self, where: str) -> str:
+        """Return the registry that a place is at, "" where there is none."""
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a blob is at a place, whole and hashed; ``read(offset)`` gives it."""
@@ -71,7 +69,7 @@ def transfer(
     source: Source,
     destination: Destination,
     *,
-    workers: int,
+    lanes: Lanes,
     progress: Progress,
     stop: threading.Event,
     is_fatal: Callable[[AirgapError], bool] = lambda error: False,
@@ -79,75 +77,14 @@ def transfer(
 ) -> Outcome:
     """Copy images; one that fails does not stop the others.
 
-    ``skip`` are numbers of blobs that need no attention. StorageError, Interrupted and what
-    ``is_fatal`` end the transfer: what is under way is cut short, then the error is raised.
+    ``lanes`` says how much may run at once at each registry. ``skip`` are numbers of blobs that
+    need no attention. StorageError, Interrupted and what ``is_fatal`` end the transfer: what is
+    under way is cut short, then the error is raised.
     """
-    end: AirgapError | None = None
-
-    def ending() -> bool:
-        return end is not None or stop.is_set()
-
-    job = _Job(plan, images, source, destination, progress, skip, ending)
-    with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
-        running: dict[Future[None], _Task] = {}
-        try:
-            while running or (job.ready and end is None):
-                while job.ready and end is None and len(running) < workers:
-                    task = job.ready.popleft()
-                    running[pool.submit(task.run)] = task
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    task = running.pop(future)
-                    error = future.exception()
-                    if error is not None and not isinstance(error, AirgapError):
-                        raise error
-                    if error is None:
-                        task.settle(None)
-                    elif end or isinstance(error, StorageError | Interrupted) or is_fatal(error):
-                        end = end or error
-                    else:
-                        task.settle(error)
-                if stop.is_set() and end is None:
-                    end = Interrupted()
-        except BaseException:
-            stop.set()
-            raise
-    if end is not None:
-        raise end
+    crew = Crew(lanes, stop, is_fatal)
+    job = _Job(plan, images, source, destination, progress, skip, crew)
+    crew.carry_out(job.ready)
     return job.outcome
-
-
-def in_parallel(
-    work: Callable[[Item], Answer],
-    items: Iterable[Item],
-    *,
-    workers: int,
-    stop: threading.Event,
-) -> Iterator[Answer]:
-    """Yield ``work(item)`` for every item, in the order of the items.
-
-    The first error ends it: what is under way is awaited, then the error is raised.
-    """
-    left = iter(items)
-    with ThreadPoolExecutor(workers, thread_name_prefix="ask") as pool:
-        pending = deque(pool.submit(work, item) for item in islice(left, _AHEAD * workers))
-        try:
-            while pending:
-                yield pending.popleft().result()
-                if stop.is_set():
-                    raise Interrupted
-                pending.extend(pool.submit(work, item) for item in islice(left, 1))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-class _Task(Protocol):
-    def run(self) -> None:
-        """Do the work, in a worker."""
-
-    def settle(self, error: AirgapError | None) -> None:
-        """Draw the conclusions, in the accounting thread."""
 
 
 class _Job:
@@ -161,20 +98,20 @@ class _Job:
         destination: Destination,
         progress: Progress,
         skip: frozenset[int],
-        ending: Callable[[], bool],
+        crew: Crew,
     ) -> None:
-        self.ending = ending
+        self.crew = crew
         self.plan = plan
         self.source = source
         self.destination = destination
         self.progress = progress
         self.outcome = Outcome()
-        self.ready: deque[_Task] = deque()
+        self.ready: list[Work] = []
         tasks: dict[tuple[int, str], _BlobTask] = {}
         latest: dict[int, _BlobTask] = {}
         for image in images:
-            waiting = _ImageTask(self, image)
             where = destination.where(image)
+            waiting = _ImageTask(self, image, where)
             for number in plan.blobs_of(image):
                 if number in skip:
                     continue
@@ -191,9 +128,10 @@ class _Job:
 
 
 class _ImageTask:
-    def __init__(self, job: _Job, image: Image) -> None:
+    def __init__(self, job: _Job, image: Image, where: str) -> None:
         self._job = job
         self._image = image
+        self.lanes = _lanes(job.destination.lane(where))
         self.blobs_to_come = 0
         self._failure: AirgapError | None = None
 
@@ -201,25 +139,24 @@ class _ImageTask:
         self.blobs_to_come += 1
         task.images.append(self)
 
-    def blob_settled(self, error: AirgapError | None) -> None:
+    def blob_settled(self, error: AirgapError | None) -> bool:
+        """Take note of a blob; say whether the image can be put now."""
         self.blobs_to_come -= 1
         self._failure = self._failure or error
-        if self.blobs_to_come:
-            return
-        if self._failure is None:
-            self._job.ready.appendleft(self)
-        else:
+        if self.blobs_to_come == 0 and self._failure is not None:
             self._job.outcome.failed_images[self._image] = self._failure
+        return self.blobs_to_come == 0 and self._failure is None
 
     def run(self) -> None:
         self._job.destination.put_image(self._image)
 
-    def settle(self, error: AirgapError | None) -> None:
+    def settle(self, error: AirgapError | None) -> Iterable[Work]:
         if error is None:
             self._job.outcome.images.append(self._image)
             self._job.progress.image()
         else:
             self._job.outcome.failed_images[self._image] = error
+        return ()
 
 
 class _BlobTask:
@@ -228,6 +165,7 @@ class _BlobTask:
         self._number = number
         self._blob = job.plan.blobs[number]
         self._where = where
+        self.lanes = _lanes(job.source.lane(self._blob), job.destination.lane(where))
         self._counted = 0
         self._arrival = Arrival.PRESENT
         self.images: list[_ImageTask] = []
@@ -237,7 +175,7 @@ class _BlobTask:
         self._arrival = self._job.destination.put_blob(self._blob, self._where, self._read)
         self._count(self._blob.size)
 
-    def settle(self, error: AirgapError | None) -> None:
+    def settle(self, error: AirgapError | None) -> Iterable[Work]:
         outcome = self._job.outcome
         if error is not None:
             self._count(0)
@@ -249,15 +187,13 @@ class _BlobTask:
             outcome.mounted += 1
         else:
             outcome.present += 1
-        for image in self.images:
-            image.blob_settled(error)
-        if self.successor is not None:
-            self._job.ready.appendleft(self.successor)
+        ready: list[Work] = [image for image in self.images if image.blob_settled(error)]
+        return ready if self.successor is None else [self.successor, *ready]
 
     def _read(self, offset: int) -> Iterator[bytes]:
         self._count(offset)
         for piece in self._job.source.blob(self._blob, offset):
-            if self._job.ending():
+            if self._job.crew.ending:
                 raise Interrupted
             yield piece
             self._count(self._counted + len(piece))
@@ -266,3 +202,8 @@ class _BlobTask:
         """Tell how far this blob is, also when it starts over."""
         self._job.progress.advance(position - self._counted)
         self._counted = position
+
+
+def _lanes(*lanes: str) -> tuple[str, ...]:
+    """Return the registries that work needs; what needs none is in a lane of the local disk."""
+    return tuple(dict.fromkeys(filter(None, lanes))) or ("",)

@@ -44,6 +44,10 @@ class Upstream:
         self._registries = RegistrySource(client, plan)
         self._errors: set[AirgapError] = set()
 
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" when it is here already."""
+        return "" if self._work.holds(blob.digest) else self._registries.lane(blob)
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, unchecked. Raises what a source raises."""
         if self._work.holds(blob.digest):
@@ -122,6 +126,7 @@ class Run:
         rounds: Iterable[dict[Image, Target]],
         *,
         force_tags: bool,
+        recheck: bool,
         down: Mapping[str, AirgapError] | None = None,
     ) -> list[Push]:
         """Copy images, each to one place in a round. Raises what ends the whole run.
@@ -135,8 +140,8 @@ class Run:
                 upstream.plan,
                 targets,
                 client,
-                workers=self.access.connections,
                 continue_on_error=self.continue_on_error,
+                recheck=recheck,
                 is_theirs=upstream.is_to_blame,
                 progress=self.progress,
                 stop=self.stop,

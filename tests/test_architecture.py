@@ -26,11 +26,12 @@ FLOORS = [  # from the ground up
     ["plan"],
     ["receipt"],
     ["registry", "archive", "mapping"],
+    ["crew"],
     ["transfer", "cluster", "question"],
     ["places", "asking"],
     ["offers"],
     ["local_catalogs", "rebuilding"],
-    ["planner", "manifests", "inquiry"],
+    ["planner", "manifests", "inquiry", "sighting"],
     ["pushing"],
     ["upstream", "swapping"],
     [

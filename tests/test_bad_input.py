@@ -6,9 +6,11 @@ import base64
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +19,16 @@ from airgap.archive.layout import INVENTORY_OFFSET
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import state_path
 from airgap.archive.work import work_path
+from airgap.catalog.read import CONFIGS_LABEL
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.server import RegistryServer
 from tests.support import images
 from tests.support.command import Ran, airgap, airgap_process
+from tests.support.disks import remount
 from tests.support.faults import (
     FaultyRegistry,
+    account_of,
     answer,
     challenge,
     cut,
@@ -32,18 +37,18 @@ from tests.support.faults import (
     redirect,
     reset,
 )
-from tests.support.lab import CATALOG, CATALOGS, DATABASE_LABEL
-from tests.support.media import small_disk
+from tests.support.lab import CATALOG, CATALOGS, DATABASE_LABEL, Recipe
 from tests.support.site import Site, Supply, open_site
 from tests.support.upstream import put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from airgap.digest import Digest
     from airgap.plan import Image, Plan
     from airgap.registry.http_server import Response
+    from tests.support.disks import Mounter
     from tests.support.faults import Exchange, Fault
 
 CATALOG_PATHS = r"/v2/quay\.io/lab/catalog/"
@@ -219,9 +224,16 @@ def test_a_pinned_catalog_is_what_its_digest_says_or_nothing(site: Site) -> None
     assert_nothing_made(site)
 
 
-def test_after_the_upstream_is_mended_the_same_command_succeeds(site: Site) -> None:
-    site.upstream.fault("GET", CATALOG_BLOB, cut(after=10))
-    assert site.export("-q").status == 5
+@pytest.mark.parametrize(
+    ("path", "fault", "status"),
+    [(CATALOG_BLOB, cut(after=10), 5), (CATALOG_MANIFEST, answer(200, {}, b""), 4)],
+    ids=["blob", "manifest"],
+)
+def test_after_the_upstream_is_mended_the_same_command_succeeds(
+    site: Site, path: str, fault: Fault, status: int
+) -> None:
+    site.upstream.fault("GET", path, fault)
+    assert site.export("-q").status == status
     site.upstream.heal()
     assert site.export("-q").status == 0
     with_work = {path.name for path in site.folder.iterdir()}
@@ -272,7 +284,7 @@ def test_one_image_that_is_gone_is_named_with_all_it_breaks(site: Site) -> None:
     assert "MISSING from the archive (1):" in ran.out
     assert "quay.io/test/etcd.0.9.2" in ran.out
     assert "needed by etcdoperator.v0.9.2 (etcd)" in ran.out
-    assert "export to a new FILE" in ran.out
+    assert ran.out.endswith(f" --reuse {site.archive}\n")
     assert len(plan_of(site.archive).images) == len(site.supply.lab.images)
 
 
@@ -308,6 +320,70 @@ def _catalog_naming(folder: Path, reference: str) -> images.Image:
         change = "UPDATE related_image SET image = ? WHERE image = ?"
         connection.execute(change, (reference, one))
     return images.image([images.file_layer("bundles.db", database)])
+
+
+def _catalog_of(
+    site: Site, files: Mapping[str, object], labels: dict[str, str] | None = None
+) -> str:
+    """Put a catalog of files into the upstream registry."""
+    content = {path: json.dumps(value).encode() for path, value in files.items()}
+    image = images.image([images.layer(content)], labels=labels or {})
+    put(DirectoryStore(site.supply.folder, durable=False), "quay.io/lab/odd", image, "v2")
+    return "quay.io/lab/odd:v2"
+
+
+def test_images_that_only_variables_of_operators_name_are_listed(site: Site) -> None:
+    variable = {"name": "RELATED_IMAGE_DB", "value": "quay.io/test/db:1"}
+    pod = {"containers": [{"image": "quay.io/test/etcd.0.9.2", "env": [variable]}]}
+    deployments = [{"spec": {"template": {"spec": pod}}}]
+    csv = {
+        "kind": "ClusterServiceVersion",
+        "metadata": {"name": "etcd.1"},
+        "spec": {"install": {"strategy": "deployment", "spec": {"deployments": deployments}}},
+    }
+    package = {"packageName": "etcd", "channels": [{"name": "alpha", "currentCSV": "etcd.1"}]}
+    files = {"m/etcd.package.yaml": package, "m/1/etcd.clusterserviceversion.yaml": csv}
+    ran = site.export(catalog=_catalog_of(site, files))
+    assert ran.status == 0
+    assert "bundle 'etcd.1': RELATED_IMAGE_DB is 'quay.io/test/db:1'" in ran.err
+    assert "quay.io/test/db:1" not in {
+        str(image.reference) for image in plan_of(site.archive).images
+    }
+
+
+def test_hostile_names_in_a_catalog_make_no_file_and_no_escape(site: Site) -> None:
+    package = "../../\x1b[2J" + "x" * 5_000
+    channel = {
+        "schema": "olm.channel",
+        "package": package,
+        "name": "\u202ec",
+        "entries": [{"name": "/b"}],
+    }
+    bundle = {
+        "schema": "olm.bundle",
+        "package": package,
+        "name": "/b",
+        "image": "quay.io/test/etcd.0.9.2",
+        "relatedImages": [{"image": "quay.io/\x1b]0;title\x07/../x"}],
+    }
+    files = {"configs/a.json": bundle, "configs/b.json": channel}
+    beside = set(site.folder.parent.iterdir())
+    ran = site.export("-v", catalog=_catalog_of(site, files, {CONFIGS_LABEL: "/configs"}))
+    assert ran.status == 3
+    imported = site.import_()
+    assert imported.status == 3
+    listed = airgap("inspect", site.archive)
+    for text in (ran.text, imported.text, listed.text):
+        assert all(character.isprintable() or character == "\n" for character in text)
+    for path in site.manifests.glob("*.yaml"):
+        assert "\x1b" not in path.read_text() and package not in path.read_text()
+    assert set(site.folder.parent.iterdir()) == beside
+    assert {path.name for path in site.folder.iterdir()} == {
+        "olm.tar",
+        "registries.conf",
+        "destination",
+        "manifests",
+    }
 
 
 def test_terminal_escapes_of_a_registry_are_not_printed(site: Site) -> None:
@@ -368,8 +444,8 @@ def test_no_secret_is_ever_written_down(site: Site, fails: str) -> None:
     flags = ("-vv", "-a", auth, "--insecure", "--no-continue-on-error")
     ran = airgap_process(*site.exporting(*flags, catalog=_at(site)), folder=site.folder)
     assert ran.status == 5
-    sent = {asked.headers.get("authorization", "") for asked in site.upstream.asked}
-    assert sent >= {"Bearer canary-token", f"Basic {secrets[-1]}"}
+    used = {asked.account for asked in site.upstream.asked}
+    assert used >= {account_of("Bearer canary-token"), account_of(f"Basic {secrets[-1]}")}
     left = [path for path in site.folder.rglob("*") if path.is_file() and path != auth]
     assert {path.name for path in left} & {"olm.tar.state", "pins.jsonl"}
     everything = ran.text.encode() + b"".join(path.read_bytes() for path in left)
@@ -615,8 +691,7 @@ def test_a_destination_that_takes_no_pushes_is_told_so_once(exported: Site) -> N
         into = ("--insecure", "--to-manifests", exported.manifests)
         ran = airgap("import", exported.archive, server.host, *into)
     assert ran.status == 5
-    assert "arrived   0 images" in ran.out
-    assert ran.out.count("The registry is read-only") == 1
+    assert ran.err.count("The registry is read-only") == 1
     assert not (exported.manifests / "imageContentSourcePolicy.yaml").exists()
 
 
@@ -682,33 +757,78 @@ def test_without_going_on_the_first_failure_ends_the_import(exported: Site) -> N
 # Storage.
 
 
-def _remount(path: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
+@pytest.fixture(scope="module")
+def larger_supply(tmp_path_factory: pytest.TempPathFactory) -> Supply:
+    """Blobs of some megabytes, so that planning needs less room than they do."""
+    return Supply.make(tmp_path_factory.mktemp("larger"), Recipe(layer_bytes=48 << 10))
 
 
-def test_a_disk_that_fills_is_told_and_a_larger_one_continues(
-    site: Site, whole_archive: bytes
+@pytest.fixture
+def larger(tmp_path: Path, larger_supply: Supply) -> Iterator[Site]:
+    with open_site(tmp_path, larger_supply) as site:
+        yield site
+
+
+def test_a_disk_without_room_for_all_is_told_before_the_first_blob(
+    larger: Site, mount: Mounter
 ) -> None:
-    with small_disk(site.folder / "disk", "400k") as disk:
-        archive = disk / "olm.tar"
-        ran = site.export(archive=archive)
-        assert_refused(ran, 6, str(archive), "No space left", "then run the same command again")
-        assert not archive.exists()
-        _remount(disk, "size=4m")
-        assert site.export("-q", archive=archive).status == 0
-        assert archive.read_bytes() == whole_archive
+    site, disk = larger, mount("tmpfs", "size=2m")
+    archive = disk / "olm.tar"
+    ran = site.export(archive=archive)
+    free = r"No space left on device: [\d,]+ bytes more are needed, [\d,]+ are free"
+    assert re.search(f"{partial_path(archive)}: {free}", ran.err)
+    assert_refused(ran, 6, "Free some space, then run the same command again.")
+    of_the_catalog = site.upstream.count("GET", "/v2/quay.io/lab/catalog/blobs/.*")
+    assert site.upstream.count("GET", ".*/blobs/.*") == of_the_catalog
+    assert not archive.exists()
+    remount(disk, "size=8m")
+    assert site.export("-q", archive=archive).status == 0
+    assert airgap("verify", archive).status == 0
 
 
-def test_a_disk_that_is_full_from_the_start_is_told(site: Site) -> None:
-    with small_disk(site.folder / "disk", "32k") as disk:
-        assert_refused(site.export(archive=disk / "olm.tar"), 6, "No space left")
+def test_what_is_begun_goes_on_where_there_is_room(larger: Site, mount: Mounter) -> None:
+    site, archive = larger, mount("tmpfs", "size=2m") / "olm.tar"
+    assert "Or move olm.tar.partial to a larger medium" in site.export(archive=archive).err
+    shutil.move(partial_path(archive), partial_path(site.archive))
+    site.upstream.asked.clear()
+    assert site.export("-q").status == 0
+    assert airgap("verify", site.archive).status == 0
+    assert site.upstream.count("GET", ".*/manifests/.*") == 1
 
 
-def test_a_read_only_disk_is_told(site: Site) -> None:
-    with small_disk(site.folder / "disk", "32k") as disk:
-        _remount(disk, "ro")
-        ran = site.export(archive=disk / "olm.tar")
-        assert_refused(ran, 6, str(disk), "Read-only file system", "The medium is read-only.")
+def test_a_disk_that_something_else_fills_is_told_and_the_run_continues(
+    site: Site, whole_archive: bytes, mount: Mounter
+) -> None:
+    disk = mount("tmpfs", "size=900k")
+    ballast = disk / "ballast"
+
+    def fill(exchange: Exchange) -> Response:
+        with suppress(OSError), ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        return exchange.honest()
+
+    archive = disk / "olm.tar"
+    site.upstream.fault("GET", RELATED_BLOB, fill, hits=range(20, 100))
+    ran = site.export(archive=archive)
+    assert_refused(ran, 6, str(archive), "No space left", "then run the same command again")
+    assert not archive.exists()
+    site.upstream.heal()
+    ballast.unlink()
+    assert site.export("-q", archive=archive).status == 0
+    assert archive.read_bytes() == whole_archive
+
+
+def test_a_disk_that_is_full_from_the_start_is_told(site: Site, mount: Mounter) -> None:
+    disk = mount("tmpfs", "size=32k")
+    assert_refused(site.export(archive=disk / "olm.tar"), 6, "No space left")
+
+
+def test_a_read_only_disk_is_told(site: Site, mount: Mounter) -> None:
+    disk = mount("tmpfs", "size=32k")
+    remount(disk, "ro")
+    ran = site.export(archive=disk / "olm.tar")
+    assert_refused(ran, 6, str(disk), "Read-only file system", "The medium is read-only.")
 
 
 def test_a_file_system_that_takes_no_larger_file_is_told(site: Site, whole_archive: bytes) -> None:

@@ -154,6 +154,12 @@ class TestAnArchive:
             sizes = {image.reference: image.size for image in catalog.list_images().images}
         assert [image for image, size in sizes.items() if size is None] == [lost.reference]
 
+    def test_knows_no_size_of_a_package_that_it_has_not(self, site: Site) -> None:
+        assert site.export("-q", "--package", "etcd").status == 0
+        with open_catalog(str(site.archive)) as catalog:
+            sizes = {package.name: package.size for package in catalog.list_packages().packages}
+        assert [name for name, size in sizes.items() if size is not None] == ["etcd"]
+
     def test_with_several_catalogs_is_read_for_one(self, site: Site) -> None:
         pinned = f"quay.io/lab/catalog@{site.supply.lab.catalog_digest}"
         _export(site, CATALOG, pinned)

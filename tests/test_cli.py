@@ -431,7 +431,8 @@ def test_a_tag_that_has_moved_needs_a_new_archive(own_site: Site) -> None:
     ran = own_site.export()
     assert (ran.status, ran.out) == (2, "")
     assert f"it is now at {moved.digest}" in ran.err
-    assert "export to a new file" in ran.err
+    assert f"-o {own_site.folder / 'olm-2.tar'} " in ran.err
+    assert ran.err.endswith(f" --reuse {own_site.archive}\n")
     assert own_site.archive.read_bytes() == whole
 
 
@@ -447,7 +448,7 @@ def test_another_question_needs_another_archive(site: Site, finished: bool) -> N
         ran = site.export(*flags, catalog=catalog)
         assert (ran.status, ran.out) == (2, "")
         assert f"was begun for another question: {CATALOG}, platform linux/amd64" in ran.err
-        assert "another -o FILE" in ran.err
+        assert ("--reuse" if finished else "another -o FILE") in ran.err
 
 
 def test_two_exports_to_one_archive_are_one_too_many(exported: Site) -> None:

@@ -223,6 +223,8 @@ class TestQuery:
     def test_ends_with_the_first_signal(self, tmp_path: Path, sql: str, within: float) -> None:
         asking = ("catalog", "query", DATABASE, sql)
         with start_airgap(*asking, folder=tmp_path, environ={"TMPDIR": str(tmp_path)}) as process:
+            assert process.stderr is not None
+            process.stderr.readline()  # It has begun, and knows what to do with a signal.
             time.sleep(1)
             process.send_signal(signal.SIGTERM)
             began = time.monotonic()

@@ -112,6 +112,11 @@ def vector(identity: str) -> dict[str, Any]:
     return found
 
 
+def test_every_vector_has_its_test() -> None:
+    assert {v["id"] for v in vectors("icsp")} == {"icsp-01", "icsp-03", "icsp-05", "icsp-06"}
+    assert {v["id"] for v in vectors("catalogsource")} == {"catalogsource-02"}
+
+
 def test_one_entry_for_each_source_repository() -> None:
     expected = vector("icsp-01")["expected"]["repositoryDigestMirrors"]
     other = str(D).replace("6b4d", "6b4e")

@@ -204,6 +204,16 @@ class TestWhatCannotBeHad:
         ]
         assert lists.site.tags_at_destination() == set()
 
+    def test_is_blocked_and_the_rest_arrives(self, lists: Lists) -> None:
+        with lists.site.registries_conf.open("a") as conf:
+            conf.write('[[registry]]\nprefix = "blocked.example.com"\nblocked = true\n')
+        line = f"{lists.source(lists.single)}={lists.at('a/one:v1')}"
+        wild = f"blocked.example.com/a/b:*={lists.at('a/two')}"
+        ran = lists.copy(f"{line}\n{wild}\n", "--output", "json")
+        assert (ran.status, ran.json["arrived"]) == (HOLES, 1)
+        (hole,) = ran.json["missing"]
+        assert (hole["reference"], hole["reason"]) == ("blocked.example.com/a/b:*", "blocked")
+
     @pytest.mark.parametrize("source", ["quay.io/lab/catalog:w*", "quay.io/lab/nothing:*"])
     def test_may_be_a_wildcard(self, lists: Lists, source: str) -> None:
         text = f"{lists.site.upstream.host}/{source}={lists.at('a/some')}\n"
@@ -308,6 +318,7 @@ class TestWhatIsRefused:
     def test_a_filter_with_the_reason(self, lists: Lists) -> None:
         text = f"{lists.source(lists.several)}={lists.at('a/one:v1')}\n"
         refused = lists.copy(text, "--filter-by-os", "linux/amd64")
+        assert "--index-filter-by-os" in refused.err
         assert "another digest" in " ".join(refused.err.split())
         assert lists.copy(text, "--filter-by-os", ".*").status == 0
 

@@ -226,6 +226,7 @@ def test_every_public_name_is_explained() -> None:
         "VolumeOptions",
         "Missing",
         "Damage",
+        "HostActivity",
         "Access",
         "ManifestsOptions",
         "Part",

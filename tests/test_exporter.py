@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airgap.digest import Digest
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
@@ -138,20 +140,59 @@ def test_a_begun_export_goes_on_without_the_catalogs_registry(
 
 
 def test_recheck_hashes_what_is_there_again(site: Site, access: airgap.Access) -> None:
+    site.upstream.hide(list(site.supply.lab.images["quay.io/test/etcd.0.9.2"].blobs)[-1])
+    with pytest.raises(airgap.NotFound):
+        airgap.export([CATALOG], site.archive, access=access, continue_on_error=False)
+    damaged = _damage_a_blob(partial_path(site.archive))
+    site.upstream.heal()
+    before = site.upstream.count("GET", f".*/{damaged}")
+    assert not airgap.export([CATALOG], site.archive, access=access, recheck=True).missing
+    assert site.upstream.count("GET", f".*/{damaged}") == before + 1
+    assert airgap.verify(site.archive).exit_status == 0
+
+
+def test_recheck_hashes_what_a_finished_archive_with_holes_has(
+    site: Site, access: airgap.Access
+) -> None:
     gone = site.supply.lab.images["quay.io/test/etcd.0.9.2"]
     site.upstream.hide(list(gone.blobs)[-1])
     assert airgap.export([CATALOG], site.archive, access=access).missing
-    with ArchiveReader(site.archive) as reader:
-        damaged = min(reader.present)
-        place = reader.layout.blob(damaged).content
-    site.archive.rename(partial_path(site.archive))
-    with partial_path(site.archive).open("r+b") as file:
-        file.seek(place)
-        file.write(b"\xff\x00\xff")
+    _damage_a_blob(site.archive)
     site.upstream.heal()
     result = airgap.export([CATALOG], site.archive, access=access, recheck=True)
     assert (result.fetched, result.missing) == (2, ())
     assert airgap.verify(site.archive).exit_status == 0
+
+
+def test_after_a_restart_of_the_machine_what_is_there_is_hashed_again(
+    site: Site, access: airgap.Access
+) -> None:
+    gone = list(site.supply.lab.images["quay.io/test/etcd.0.9.2"].blobs)[-1]
+    site.upstream.hide(gone)
+    with pytest.raises(airgap.NotFound):
+        airgap.export([CATALOG], site.archive, access=access, continue_on_error=False)
+    state = state_path(site.archive)
+    assert '"boot": "' in state.read_text()
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    damaged = _damage_a_blob(partial_path(site.archive))
+    site.upstream.heal()
+    before = site.upstream.count("GET", f".*/{damaged}")
+    assert not airgap.export([CATALOG], site.archive, access=access).missing
+    assert site.upstream.count("GET", f".*/{damaged}") == before + 1
+    assert airgap.verify(site.archive).exit_status == 0
+
+
+def _damage_a_blob(archive: Path) -> Digest:
+    """Flip a byte of the first blob that is there; return its digest."""
+    with ArchiveReader(archive, unfinished=True) as reader:
+        number = min(reader.present)
+        place, digest = reader.layout.blob(number).content, reader.plan.blobs[number].digest
+    with archive.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    return digest
 
 
 @pytest.mark.parametrize("repository", ["lab/catalog", "(coreos|test)/.*"])
@@ -267,3 +308,28 @@ def test_a_question_may_be_a_digest(site: Site, access: airgap.Access) -> None:
 def test_no_catalog_is_no_question(site: Site, access: airgap.Access) -> None:
     with pytest.raises(airgap.UsageError):
         airgap.export([], site.archive, access=access)
+
+
+def test_what_was_done_with_each_host_is_told(site: Site) -> None:
+    site.upstream.fault("GET", ".*/blobs/.*", answer(503, {"Retry-After": "1"}), hits=(3,))
+    ran = site.export("--output", "json")
+    assert ran.status == 0
+    (host,) = ran.json["hosts"]
+    assert host["host"] == site.upstream.host
+    assert host["retries"] == {"answer 503": 1}
+    assert host["waited"] >= 1
+    assert host["fetched"] >= ran.json["fetched"] > 0
+    assert host["fetched_bytes"] >= ran.json["fetched_bytes"]
+    assert host["requests"] == len([a for a in site.upstream.asked if a.path != "/v2/"])
+    assert (host["sent"], host["mounted"], ran.json["broken"]) == (0, 0, [])
+
+
+def test_people_are_told_what_was_tried_again_and_which_operators_are_broken(site: Site) -> None:
+    image = next(i for i in site.supply.lab.images.values() if "@" in i.reference)
+    site.upstream.fault("GET", f".*/manifests/{image.root}", answer(404))
+    site.upstream.fault("GET", ".*/blobs/.*", answer(502), hits=(2,))
+    ran = site.export()
+    assert ran.status == 3
+    assert f"again     {site.upstream.host}: answer 502 (1); waited" in ran.out
+    packages = {p for one in airgap.inspect(site.archive).missing for p in one.packages}
+    assert f"BROKEN operators ({len(packages)}): {', '.join(sorted(packages))}" in ran.out

@@ -22,7 +22,7 @@ from airgap.progress import Silent
 from airgap.reference import DestinationPrefix
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
-from tests.support.faults import Exchange, FaultyRegistry, answer, missing, reset
+from tests.support.faults import Exchange, FaultyRegistry, answer, missing, reset, with_headers
 from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def test_a_second_import_finds_everything(archive: Path, destination: FaultyRegi
     first = _import(archive, destination)
     again = _import(archive, destination)
     assert (again.sent, again.mounted, again.manifests_sent) == (0, 0, 0)
-    assert again.present == first.sent + first.mounted
-    assert again.arrived == first.arrived
+    assert again.images_present == again.arrived == first.arrived
+    assert first.images_present == 0
 
 
 def test_catalogs_go_last(archive: Path, destination: FaultyRegistry) -> None:
@@ -178,7 +178,7 @@ def test_a_registry_that_takes_nothing_for_ever_ends_the_import(
     archive = tmp_path / "many.tar"
     archive_of(archive, some_content(images=60))
     destination.fault("POST", ".*/blobs/uploads/", answer(503))
-    with pytest.raises(airgap.Unreachable, match=r"answers 503.*given up after 6 attempts"):
+    with pytest.raises(airgap.Unreachable, match=r"answers 503.*given up after"):
         _import(archive, destination)
     assert destination.count("POST") <= 6 * (20 + 2 * airgap.Access().connections)
     assert not archive.with_name("manifests").exists()
@@ -189,7 +189,7 @@ def test_what_an_earlier_import_wrote_stays_when_nothing_arrives(
 ) -> None:
     first = _import(archive, destination)
     before = {path: path.read_bytes() for path in first.manifests.iterdir()}
-    destination.fault("HEAD", ".*/manifests/.*", answer(403))
+    destination.fault("GET", ".*/manifests/v1", answer(403))
     again = _import(archive, destination)
     assert (again.arrived, again.files, again.exit_status) == (0, (), 5)
     assert again.manifests == first.manifests
@@ -272,7 +272,7 @@ def test_what_was_never_there_may_be_skipped(tmp_path: Path, destination: Faulty
     result = _import(path, destination)
     assert result.status() == result.exit_status == 3
     assert result.status(skip_missing=True) == 0
-    destination.fault("HEAD", r".*/lab/image-1/manifests/.*", answer(400))
+    destination.fault("GET", r".*/lab/image-1/manifests/v1", answer(400))
     assert _import(path, destination).status(skip_missing=True) == 5
 
 
@@ -423,7 +423,8 @@ def test_a_tag_that_reads_back_as_another_is_a_failure(
     archive: Path, destination: FaultyRegistry
 ) -> None:
     other = {"Docker-Content-Digest": "sha256:" + "0" * 64}
-    destination.fault("HEAD", r".*/lab/both/manifests/v1", answer(200, other), hits=(2,))
+    destination.fault("PUT", r".*/lab/both/manifests/v1", with_headers(other))
+    destination.fault("HEAD", r".*/lab/both/manifests/v1", answer(200, other))
     (failed,) = _import(archive, destination).failed
     assert "reads back as sha256:0000" in failed.detail
 

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from airgap.errors import UsageError
 from airgap.inquiry import Inquiry
 from airgap.lister import ListResult, list_images
 from airgap.manifests import ManifestsOptions
 from airgap.question import Part
 from airgap.registry.access import Access
+from airgap.registry.directory import DirectoryStore
 from tests.support.command import airgap
+from tests.support.images import image, layer
 from tests.support.lab import CATALOG, CATALOGS
 from tests.support.site import Site, Supply, open_site
+from tests.support.upstream import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +95,13 @@ def test_without_a_destination_it_is_a_list_of_images(site: Site) -> None:
     assert result.images == len(lines)
 
 
+def test_a_destination_that_is_none_is_refused_before_any_request(site: Site) -> None:
+    before = len(site.upstream.asked)
+    with pytest.raises(UsageError, match="without a scheme"):
+        _list(site, "https://registry.example.com")
+    assert site.upstream.asked[before:] == []
+
+
 class TestOfAnArchive:
     @pytest.fixture(autouse=True)
     def exported(self, site: Site) -> None:
@@ -143,6 +154,23 @@ class TestPath:
         nothing = site.mirror("--manifests-only", "-q", "--path", f"/srv/:{tmp_path}")
         assert nothing.status == 4
         assert "/srv/" in nothing.err
+
+    @pytest.mark.parametrize("inside", ["/manifests", "/manifests/", "/"])
+    def test_keeps_a_database_that_was_made_under_its_usual_name(
+        self, site: Site, tmp_path: Path, inside: str
+    ) -> None:
+        folder = CATALOGS / "package-manifests" / "pkgman-flat"
+        files = {
+            f"manifests/{path.relative_to(folder)}": path.read_bytes()
+            for path in folder.rglob("*.yaml")
+        }
+        store = DirectoryStore(site.supply.folder, durable=False)
+        put(store, "quay.io/lab/manifests", image([layer(files)]), "v1")
+        flags = ("--manifests-only", "-q", "--path", f"{inside}:{tmp_path}")
+        ran = site.mirror(*flags, catalog="quay.io/lab/manifests:v1")
+        assert f"database  {tmp_path}/bundles.db" in ran.out
+        with closing(sqlite3.connect(tmp_path / "bundles.db")) as database:
+            assert database.execute("select count(*) from package").fetchone() != (0,)
 
     @pytest.mark.parametrize(
         ("value", "message"),

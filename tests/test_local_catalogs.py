@@ -359,7 +359,7 @@ class TestRunAgain:
         ran = site.export(catalog=str(folder))
         assert ran.status == 2
         assert f"{folder} as it was" in ran.err
-        assert "Its files have changed" in ran.err
+        assert "its files have changed" in ran.err
         assert beside(site) == {"olm.tar"}
 
     def test_after_the_base_has_moved_it_is_said(self, site: Site) -> None:
@@ -482,6 +482,20 @@ def test_the_files_of_a_mirror_inside_the_catalog_are_refused(
     assert site.destination.asked == []
 
 
+def test_a_list_inside_the_catalog_is_refused(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = file_based(site)
+    inside = airgap("export", catalog, "--manifests-only", "--to-manifests", catalog / "out")
+    database = ("--path", f"/:{catalog}", "--to-manifests", tmp_path / "out")
+    beside_it = airgap("export", catalog, "--manifests-only", *database)
+    monkeypatch.chdir(catalog)
+    for ran in (inside, beside_it, airgap("export", ".", "--manifests-only")):
+        assert ran.status == 2
+        assert "would become a part of it" in ran.err
+    assert {path.name for path in catalog.iterdir()} == {"thing", "other"}
+
+
 class TestImport:
     @pytest.fixture
     def imported(self, site: Site) -> Ran:
@@ -533,6 +547,26 @@ class TestImport:
         assert ran.json["manifests_sent"] == 0
         assert {path.name: path.read_bytes() for path in site.manifests.iterdir()} == files
         assert site.tags_at_destination() == tags
+
+
+def test_a_place_in_its_image_is_refused_as_there_is_none_yet(site: Site, tmp_path: Path) -> None:
+    listing = ("export", file_based(site), "--manifests-only", "--to-manifests", tmp_path / "out")
+    refused = airgap(*listing, "--path", f"/configs:{tmp_path}")
+    assert refused.status == 2
+    assert "is no image" in refused.err
+    assert airgap(*listing, "--path", f"/:{tmp_path}").status == 0
+    assert (tmp_path / "bundles.db").exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--rebuild-catalog", "--package", "thing")])
+def test_a_list_is_what_a_mirror_writes(site: Site, flags: tuple[str, ...]) -> None:
+    catalog = str(file_based(site))
+    assert site.mirror("-q", "--manifests-only", *flags, catalog=catalog).status == 0
+    (site.manifests / "bundles.db").unlink()
+    listed = {path.name: path.read_bytes() for path in site.manifests.iterdir()}
+    assert site.mirror("-q", *flags, catalog=catalog).status == 0
+    (site.manifests / "receipt.json").unlink()
+    assert {path.name: path.read_bytes() for path in site.manifests.iterdir()} == listed
 
 
 def test_a_mirror_brings_a_catalog_that_no_registry_has(site: Site) -> None:

@@ -110,7 +110,16 @@ def test_places_the_catalog_where_oc_does(vector: dict[str, Any]) -> None:
         catalogs=[origin(given["source"], D1)],
         max_components=given["max_components"],
     )
-    assert mapping_text(mapping, {}).strip() == expected.partition(" cs=")[0]
+    line, _, announced = expected.partition(" cs=")
+    assert mapping_text(mapping, {}).strip() == line
+    (target,) = mapping
+    assert f"{target} <nil>" == announced
+
+
+def test_no_vector_is_excused_that_is_none() -> None:
+    assert {v["id"] for kind in ("mapping", "mapping-index") for v in vectors(kind)} >= set(
+        _VECTORS_NOT_FOLLOWED
+    )
 
 
 @pytest.mark.parametrize("truth", ground_truths(), ids=str)

@@ -78,12 +78,11 @@ def _survey(
     workers: int = 4,
 ) -> Survey:
     stop = stop or threading.Event()
-    access = Access(registries_conf=site.registries_conf)
+    access = Access(registries_conf=site.registries_conf, connections=workers)
     with access.connect([], stop) as client:
         return survey(
             Question(catalogs or (CATALOG,), platform),
             Asker(client, Work(site.folder / "olm.tar.work")),
-            workers=workers,
             continue_on_error=continue_on_error,
             progress=progress or Silent(),
             stop=stop,

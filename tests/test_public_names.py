@@ -19,12 +19,14 @@ NAMES = {
     "Access",
     "AccessDenied",
     "AirgapError",
+    "AlreadyFinished",
     "ArchiveError",
     "Blocked",
     "Busy",
     "CatalogError",
     "Damage",
     "ExportResult",
+    "HostActivity",
     "ImportResult",
     "Inspection",
     "IntegrityError",
@@ -38,6 +40,7 @@ NAMES = {
     "Missing",
     "NotFound",
     "Part",
+    "Patience",
     "Refused",
     "RegistryError",
     "ReshapeResult",
@@ -61,7 +64,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.export: (
         "(catalogs: 'Sequence[str]', output: 'Path', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
-        " part: 'Part | None' = None, recheck: 'bool' = False, continue_on_error: 'bool' = True,"
+        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
+        " continue_on_error: 'bool' = True,"
         " volumes: 'VolumeOptions | None' = None,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
@@ -70,17 +74,16 @@ SIGNATURES: dict[Callable[..., object], str] = {
         "(archive: 'Paths', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
         " manifests: 'ManifestsOptions | None' = None, wait: 'bool' = False,"
-        " verify_first: 'bool' = False, force_tags: 'bool' = False,"
-        " continue_on_error: 'bool' = True,"
-        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
-        " -> 'ImportResult'"
+        " verify_first: 'bool' = False, force_tags: 'bool' = False, recheck: 'bool' = False,"
+        " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
+        " stop: 'threading.Event | None' = None) -> 'ImportResult'"
     ),
     airgap.mirror: (
         "(catalogs: 'Sequence[str]', destination: 'str', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
         " part: 'Part | None' = None, max_components: 'int' = 2,"
         " manifests: 'ManifestsOptions | None' = None, force_tags: 'bool' = False,"
-        " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
+        " recheck: 'bool' = False, continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'MirrorResult'"
     ),
     airgap.split: (
@@ -98,14 +101,17 @@ SIGNATURES: dict[Callable[..., object], str] = {
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size volumes fetched fetched_bytes missing exit_status"
+        "archive id images manifests blobs size volumes fetched fetched_bytes reused reused_bytes"
+        " manifests_reused missing broken hosts exit_status"
     ),
     airgap.ImportResult: (
-        "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
+        "arrived images_present sent sent_bytes mounted present manifests_sent"
+        " missing failed broken to_create hosts errors"
         " archive id destination manifests files exit_status"
     ),
     airgap.MirrorResult: (
-        "arrived sent sent_bytes mounted present manifests_sent missing failed errors"
+        "arrived images_present sent sent_bytes mounted present manifests_sent"
+        " missing failed broken to_create hosts errors"
         " catalogs id destination manifests files exit_status"
     ),
     airgap.VerifyResult: "archive id images size damage missing volumes notes exit_status",
@@ -118,7 +124,14 @@ FIELDS: dict[type[Any], str] = {
     airgap.VolumeOptions: "size directories ask",
     airgap.Missing: "reference reason bundles packages detail",
     airgap.Damage: "message images packages",
-    airgap.Access: "registry_config registries_conf insecure certificate_authority connections",
+    airgap.HostActivity: (
+        "host requests fetched fetched_bytes sent sent_bytes mounted present manifests_sent"
+        " retries waited"
+    ),
+    airgap.Access: (
+        "registry_config registries_conf insecure certificate_authority connections patience clock"
+    ),
+    airgap.Patience: "connect read write verdict",
     airgap.ManifestsOptions: "directory icsp_scope idms_scope max_icsp_size",
 }
 

@@ -222,6 +222,20 @@ class TestDocuments:
             }
             assert set(reading.packages["two"][1]) == {"fast"}
 
+    @pytest.mark.parametrize("wish", ["fst", "stable"])
+    def test_get_no_default_channel_that_is_not_taken(self, site: Site, wish: str) -> None:
+        config = site.folder / "imageset.yaml"
+        config.write_text(
+            "apiVersion: mirror.openshift.io/v2alpha1\nkind: ImageSetConfiguration\nmirror:\n"
+            f"  operators:\n  - catalog: {FILE_BASED}\n    packages:\n"
+            f"    - name: two\n      defaultChannel: {wish}\n      channels: [{{name: fast}}]\n"
+        )
+        where = ("-o", site.archive, "--registries-conf", site.registries_conf)
+        ran = airgap("export", "--config", config, "--rebuild-catalog", *where)
+        assert ran.status == 2
+        assert f"package two: '{wish}' is to be its default channel, and what is taken" in ran.err
+        assert not site.archive.exists()
+
 
 @pytest.mark.parametrize("form", ["tag", "digest", "both"])
 def test_the_name_of_what_travels_is_true(site: Site, form: str) -> None:
@@ -399,6 +413,24 @@ def test_a_mirror_brings_what_export_and_import_bring(site: Site, catalog: str) 
     name = catalog.removeprefix("quay.io/").replace("/", "-")
     pushed = flat.in_registry(f"{site.destination.host}/new/{name}", site.folder / "copy")
     assert [one.files for one in pushed] == [one.files for one in catalog_of(site.archive)]
+
+
+@pytest.mark.parametrize("reader", ["mirror", "export"])
+def test_a_list_names_the_catalog_that_would_travel(site: Site, reader: str) -> None:
+    flags = (*REBUILD, "--package", "etcd@head")
+    assert site.mirror(*flags).status == 0
+    (site.manifests / "receipt.json").unlink()
+    files = {path.name: path.read_bytes() for path in site.manifests.iterdir()}
+    shutil.rmtree(site.manifests)
+    if reader == "mirror":
+        assert site.mirror(*flags, "--manifests-only").status == 0
+    else:
+        where = ("--for", site.destination.host, "--to-manifests", site.manifests)
+        through = ("--registries-conf", site.registries_conf)
+        ran = airgap("export", CATALOG, *flags, "--manifests-only", *where, *through)
+        assert ran.status == 0
+    (site.manifests / "bundles.db").unlink()
+    assert {path.name: path.read_bytes() for path in site.manifests.iterdir()} == files
 
 
 def test_the_tag_of_the_whole_catalog_is_not_moved_unless_told(site: Site) -> None:

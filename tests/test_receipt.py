@@ -40,7 +40,8 @@ def test_it_says_what_arrived_where() -> None:
         "airgap-receipt": 1,
         "archive": "sha256:ee",
         "registry": "registry.example.com",
-        "checked": "manifests read back and hashed, blobs by length",
+        "checked": "top manifests read back and hashed; of what was sent, every manifest, and"
+        " blobs by digest",
         "version": "0.1.0",
         "images": [
             {

@@ -15,6 +15,7 @@ from airgap.storage import (
     read_at,
     remove_temporary_directories,
     replace_file,
+    require_room,
     storage_errors,
     sync_directory,
     temporary_directory,
@@ -24,6 +25,8 @@ from airgap.storage import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.support.disks import Mounter
 
 
 @pytest.fixture
@@ -101,6 +104,56 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(StorageError, match="nowhere/file: No such file"):
         replace_file(tmp_path / "nowhere" / "file", b"")
+
+
+def test_room_is_found_without_writing(descriptor: int, tmp_path: Path) -> None:
+    require_room(descriptor, tmp_path / "file", 1 << 20)
+    found = os.fstat(descriptor)
+    assert (found.st_size, found.st_blocks) == (0, 0)
+
+
+def test_a_disk_without_room_is_told_with_both_numbers(mount: Mounter) -> None:
+    path = mount("tmpfs", "size=1m") / "file"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        require_room(descriptor, path, 1 << 20)
+        wanted = rf"{path}: No space left on device: 1,048,577 bytes more are needed, 1,048,576 are"
+        with pytest.raises(StorageError, match=wanted) as caught:
+            require_room(descriptor, path, (1 << 20) + 1)
+        assert caught.value.hint is not None
+        assert "move file to a larger medium" in caught.value.hint
+    finally:
+        os.close(descriptor)
+
+
+def test_what_a_file_takes_up_already_needs_no_room(mount: Mounter) -> None:
+    path = mount("tmpfs", "size=1m") / "file"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        write_at(descriptor, bytes(600_000), 0)
+        require_room(descriptor, path, 1_000_000)
+        os.ftruncate(descriptor, 0)
+        os.ftruncate(descriptor, 1_000_000)
+        (path.parent / "other").write_bytes(bytes(600_000))
+        with pytest.raises(StorageError, match="No space left"):
+            require_room(descriptor, path, 1_000_000)
+    finally:
+        os.close(descriptor)
+
+
+def test_a_file_system_that_takes_no_file_of_that_size_is_told(mount: Mounter) -> None:
+    path = mount("ext2", "1k") / "file"  # its files end at 16 GiB, those of FAT32 at 4
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        with pytest.raises(StorageError, match="No space left"):
+            require_room(descriptor, path, 15 << 30)
+        with pytest.raises(StorageError, match=r"file: File too large: it needs 18,253,") as caught:
+            require_room(descriptor, path, 17 << 30)
+        assert caught.value.hint is not None
+        assert "takes no file of that size" in caught.value.hint
+        assert path.stat().st_size == 0
+    finally:
+        os.close(descriptor)
 
 
 def test_a_directory_can_be_synced(tmp_path: Path) -> None:

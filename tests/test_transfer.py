@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airgap.arrival import Arrival
+from airgap.crew import AtMost
 from airgap.errors import AirgapError, Interrupted, NotFound, StorageError, Unreachable
 from airgap.progress import SILENT, Silent
-from airgap.transfer import Outcome, in_parallel, transfer
+from airgap.transfer import Outcome, transfer
 from tests.support.plans import Content, some_content
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Shelf:
 
     def where(self, image: Image) -> str:
         return image.reference if self.apart else ""
+
+    def lane(self, where: str) -> str:
+        return where
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         elsewhere = any(blob in blobs for blobs in self.held.values())
@@ -62,7 +66,7 @@ def _run(
         plan.images,
         content,
         shelf,
-        workers=workers,
+        lanes=AtMost(workers),
         progress=progress or SILENT,
         stop=stop or threading.Event(),
         is_fatal=is_fatal,
@@ -201,40 +205,3 @@ def test_progress_adds_up_to_the_total_whatever_happens() -> None:
     progress = Counting()
     _run(content, Shelf(apart=False), workers=1, progress=progress)
     assert progress.total == sum(b.size for n, b in enumerate(plan.blobs) if n != 1)
-
-
-def test_answers_come_in_the_order_of_the_questions() -> None:
-    def slow_first(n: int) -> int:
-        time.sleep(0.01 if n == 0 else 0)
-        return n
-
-    stop = threading.Event()
-    assert list(in_parallel(slow_first, range(20), workers=4, stop=stop)) == list(range(20))
-
-
-def test_questions_are_not_piled_up_before_the_first_answer() -> None:
-    taken: list[int] = []
-
-    def questions() -> Iterator[int]:
-        for number in range(5000):
-            taken.append(number)
-            yield number
-
-    answers = in_parallel(lambda n: n, questions(), workers=2, stop=threading.Event())
-    assert [next(answers) for _ in range(3)] == [0, 1, 2]
-    assert len(taken) < 1000
-    assert [*answers] == [*range(3, 5000)]
-
-
-def test_the_first_error_ends_the_questions() -> None:
-    asked: list[int] = []
-
-    def work(n: int) -> int:
-        asked.append(n)
-        if n == 3:
-            raise NotFound("3")
-        return n
-
-    with pytest.raises(NotFound):
-        list(in_parallel(work, range(10_000), workers=2, stop=threading.Event()))
-    assert len(asked) < 10_000

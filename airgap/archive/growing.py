@@ -21,7 +21,14 @@ from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.record import PieceRecord, Record
 from airgap.digest import Check, Hasher
 from airgap.errors import IntegrityError, StorageError, UsageError
-from airgap.storage import pieces_at, read_at, storage_errors, sync_directory, write_at
+from airgap.storage import (
+    pieces_at,
+    read_at,
+    require_room,
+    storage_errors,
+    sync_directory,
+    write_at,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +57,10 @@ class GrowingFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def require_room(self, size: int) -> None:
+        """Make sure that the file can grow to so many bytes. Raises StorageError."""
+        require_room(self._descriptor, self.path, size)
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         """Write at a place of the volume. Raises StorageError."""
@@ -118,6 +129,10 @@ class GrowingFiles:
         """Close all files."""
         for file in self._files.values():
             file.close()
+
+    def require_room(self) -> None:
+        """Make sure that all that is still to come has room. Raises StorageError."""
+        self._files[1].require_room(self.layout.size)
 
     def make_room(self, number: int, wait: Callable[[int], None]) -> None:
         """Make sure that a blob can be written.
@@ -253,6 +268,9 @@ class GrowingVolumes(GrowingFiles):
             self._known -= set() if sound else {number}
             return sound
         return super().is_sound(number)
+
+    def require_room(self) -> None:
+        """Do nothing: a medium may be exchanged, and each volume looks for room as it begins."""
 
     def make_room(self, number: int, wait: Callable[[int], None]) -> None:
         """Begin the volumes that a blob stands in, and all before them."""

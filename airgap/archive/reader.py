@@ -290,6 +290,10 @@ class ArchiveReader:
             raise IntegrityError(f"its content has {got}")
         return content
 
+    def lane(self, blob: Blob) -> str:
+        """Return "": no registry is involved."""
+        return ""
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, as they are on the medium: not checked.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airgap import strict_json
 from airgap.catalog.properties import Api
-from airgap.catalog.shapes import Shapes, folded
+from airgap.catalog.shapes import SILENT, Shapes, folded
 from airgap.errors import MalformedContent, printable
 from airgap.limits import MIB
 
@@ -28,6 +28,7 @@ _SKIP_RANGE = "olm.skipRange"
 _SUBSTITUTES_FOR = "olm.substitutesFor"
 _CUSTOM_RESOURCES = "customresourcedefinitions"
 _API_SERVICES = "apiservicedefinitions"
+_ROLES = ("owned", "required")
 
 _VARIABLE = "RELATED_IMAGE_"
 _LARGEST = 2 * MIB
@@ -39,7 +40,7 @@ class ClusterServiceVersion:
     """One version of an operator; ``faults`` say which parts have a shape they must not have.
 
     ``images`` has each image once, in the order of the text; what is not there is "".
-    ``plurals`` are the names under which a cluster serves the APIs that the operator owns.
+    ``plurals`` are the names under which a cluster serves the APIs that it provides or requires.
     """
 
     name: str
@@ -67,7 +68,7 @@ def parse(document: Mapping[str, Any]) -> ClusterServiceVersion:
     metadata = shapes.mapping(document, "metadata")
     annotations = shapes.mapping(metadata, "annotations")
     spec = shapes.mapping(document, "spec")
-    owned = dict(_apis(spec, "owned", shapes))
+    owned, required = (dict(_apis(spec, role, shapes)) for role in _ROLES)
     return ClusterServiceVersion(
         name=shapes.text(metadata, "name"),
         version=shapes.text(spec, "version"),
@@ -77,18 +78,19 @@ def parse(document: Mapping[str, Any]) -> ClusterServiceVersion:
         substitutes_for=shapes.text(annotations, _SUBSTITUTES_FOR),
         images=tuple(dict.fromkeys(filter(None, _images(spec, shapes)))),
         provides=tuple(owned),
-        requires=tuple(dict(_apis(spec, "required", shapes))),
-        plurals=owned,
+        requires=tuple(required),
+        plurals=required | owned,
         faults=tuple(faults),
     )
 
 
 def plurals(definitions: Mapping[str, Any]) -> Mapping[Api, str]:
-    """Return the names under which a cluster serves the APIs that an operator owns.
+    """Return the names under which a cluster serves the APIs that an operator owns or requires.
 
     ``definitions`` are those of a CSV's ``spec``, its keys in lower case.
     """
-    return dict(_apis(definitions, "owned", Shapes(lambda _fault: None)))
+    owned, required = (dict(_apis(definitions, role, SILENT)) for role in _ROLES)
+    return required | owned
 
 
 def unlisted(document: Mapping[str, Any], images: Container[str]) -> tuple[str, ...]:
@@ -97,12 +99,11 @@ def unlisted(document: Mapping[str, Any], images: Container[str]) -> tuple[str, 
     ``document`` is a ClusterServiceVersion, ``images`` are those of its bundle. Gives a line for
     each, fit to be printed: the bundle, the variable, the image.
     """
-    silent = Shapes(lambda _fault: None)
-    name = printable(silent.text(silent.mapping(document, "metadata"), "name"))
+    name = printable(SILENT.text(SILENT.mapping(document, "metadata"), "name"))
     named: dict[tuple[str, str], None] = {}
-    for container in _containers(silent.mapping(document, "spec"), silent):
-        for variable in map(folded, silent.mappings(container, "env")):
-            key, image = silent.text(variable, "name"), silent.text(variable, "value")
+    for container in _containers(SILENT.mapping(document, "spec"), SILENT):
+        for variable in map(folded, SILENT.mappings(container, "env")):
+            key, image = SILENT.text(variable, "name"), SILENT.text(variable, "value")
             if key.startswith(_VARIABLE) and image and image not in images:
                 named[key, image] = None
     return tuple(
@@ -153,7 +154,7 @@ def _inside(holder: Mapping[str, Any], keys: Iterable[str], shapes: Shapes) -> d
 
 
 def _apis(spec: Mapping[str, Any], role: str, shapes: Shapes) -> Iterator[tuple[Api, str]]:
-    """Give the APIs that are "owned" or "required", each with its plural."""
+    """Give the APIs in one of the ``_ROLES``, each with its plural."""
     custom_resources = folded(shapes.mapping(spec, _CUSTOM_RESOURCES))
     for definition in map(folded, shapes.mappings(custom_resources, role)):
         plural, _, group = shapes.text(definition, "name").partition(".")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from airgap.catalog.graph import ChannelGraph
+from airgap.catalog.graph import ChannelGraph, named
 from airgap.catalog.properties import AllOf, AnyOf, Api, NoneOf, PackageVersions, Undecided
-from airgap.catalog.versions import MalformedVersion, VersionRange, stated
-from airgap.errors import CatalogError
+from airgap.catalog.versions import stated, stated_range
+from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -52,6 +51,19 @@ class Dependencies:
         """The needs that nothing in the catalog meets."""
         return tuple(need for need in self.needs if need.met_by is None)
 
+    def in_words(self) -> Iterator[str]:
+        """Say what is needed besides the first bundles, by which, and what the catalog lacks."""
+        asking: dict[Bundle | Requirement, list[Need]] = defaultdict(list)
+        for need in self.needs:
+            asking[need.met_by or need.requirement].append(need)
+        for bundle in self.further:
+            names = named(dict.fromkeys(need.bundle.name for need in asking[bundle]))
+            what = f"{printable(bundle.name)} of package {printable(bundle.package)}"
+            yield f"{what} is needed too, by {names}: {asking[bundle][0].requirement}"
+        for requirement in dict.fromkeys(need.requirement for need in self.unmet):
+            names = named(dict.fromkeys(need.bundle.name for need in asking[requirement]))
+            yield f"nothing in the catalog meets what is needed by {names}: {requirement}"
+
 
 def resolve(catalog: Catalog, bundles: Iterable[Bundle]) -> Dependencies:
     """Find what ``bundles`` require, and what that requires, until nothing is new.
@@ -81,7 +93,7 @@ def meets(bundle: Bundle, requirement: Requirement) -> bool:
         case Api():
             return requirement in bundle.provides
         case PackageVersions():
-            versions, version = _range(requirement.versions), stated(bundle.version)
+            versions, version = stated_range(requirement.versions), stated(bundle.version)
             known = versions is not None and version is not None and version in versions
             return known and bundle.package == requirement.package
         case AllOf():
@@ -194,11 +206,3 @@ def _channels_by_preference(catalog: Catalog) -> list[tuple[str, Channel]]:
 
 def _key(bundle: Bundle) -> tuple[str, str]:
     return bundle.package, bundle.name
-
-
-@lru_cache(maxsize=4096)
-def _range(text: str) -> VersionRange | None:
-    try:
-        return VersionRange.parse(text)
-    except MalformedVersion:
-        return None

@@ -34,6 +34,8 @@ _JSON_BLANKS = re.compile(r"[ \t\r\n]*")
 _STRUCTURE = ",[{"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
+_CONTAINERS = frozenset({dict, list})
+
 _REPEATED = 5
 """How many keys that stand twice are named of one document."""
 
@@ -157,7 +159,7 @@ class _JsonStream:
             while self._skip_blanks():
                 number += 1
                 value, end = self._decoded()
-                fault = _no_text(self._window[self._at : end], value)
+                fault = _no_text(self._window[self._at : end], value) or _too_deep(value)
                 if fault:
                     yield Unreadable(number, self._line, fault)
                 else:
@@ -235,6 +237,20 @@ def _no_text(raw: str, value: Any) -> str:
     except UnicodeEncodeError:
         return "not valid JSON: not UTF-8, or half a surrogate pair"
     return ""
+
+
+def _too_deep(value: Any) -> str:
+    """Say that a document is nested too deeply, "" when it is not.
+
+    Python's own limit depends on who calls, so two readings of one document could differ.
+    """
+    level = [value]
+    for _ in range(limits.CATALOG_NESTING):
+        inside = [holder.values() if type(holder) is dict else holder for holder in level]
+        level = [held for values in inside for held in values if type(held) in _CONTAINERS]
+        if not level:
+            return ""
+    return f"nested more than {limits.CATALOG_NESTING} levels deep"
 
 
 def _repeated(key: str, line: int) -> str:

@@ -203,22 +203,25 @@ class _Reading:
         return bundles
 
     def _merged_packages(self, bundles: _Bundles) -> Iterator[Package]:
-        defaults: dict[str, str] = {}
+        said: dict[str, tuple[Place, str]] = {}
         for place, name, default in sorted(self._packages):
-            if name in defaults:
+            if name in said:
                 self._notes.odd(place, f"package {printable(name)!r} again, and not counted")
-            defaults.setdefault(name, default)
+            said.setdefault(name, (place, default))
         channels: dict[str, dict[str, Channel]] = defaultdict(dict)
         for place, package, name, entries in sorted(self._channels, key=_place):
             if name in channels[package]:
                 self._notes.odd(place, f"channel {printable(name)!r} again, and not counted")
                 continue
             channels[package][name] = self._channel(place, package, name, entries, bundles)
-        for package in sorted({*defaults, *channels}):
+        for package in sorted({*said, *channels}):
+            default = ""
+            if package in said:
+                place, default = said[package]
+                if channels[package] and default not in channels[package]:
+                    self._notes.odd(place, f"package {printable(package)!r}: no default channel")
             ordered = sorted(channels[package].items())
-            yield Package(
-                package, defaults.get(package, ""), tuple(channel for _, channel in ordered)
-            )
+            yield Package(package, default, tuple(channel for _, channel in ordered))
 
     def _channel(
         self,

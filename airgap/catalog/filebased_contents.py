@@ -12,7 +12,7 @@ from airgap import strict_json
 from airgap.catalog import bundle_objects, clusterserviceversion, filebased_documents
 from airgap.catalog.content import BundleContent, as_json
 from airgap.catalog.notes import Notes
-from airgap.catalog.shapes import Shapes, folded
+from airgap.catalog.shapes import SILENT, folded
 from airgap.errors import MalformedContent
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from airgap.catalog.tree import Tree
 
 _METADATA = "olm.csv.metadata"
-
-_SHAPES = Shapes(lambda _fault: None)
-"""Tells nobody: whoever read the catalog has heard of its faults."""
 
 
 def contents(tree: Tree, directory: str) -> Iterator[BundleContent]:
@@ -39,18 +36,18 @@ def contents(tree: Tree, directory: str) -> Iterator[BundleContent]:
             case "olm.bundle":
                 yield _content(fields)
             case "olm.deprecations":
-                for entry in map(folded, _SHAPES.mappings(fields, "entries")):
-                    reference = folded(_SHAPES.mapping(entry, "reference"))
+                for entry in map(folded, SILENT.mappings(fields, "entries")):
+                    reference = folded(SILENT.mapping(entry, "reference"))
                     if reference.get("schema") == "olm.bundle":
-                        yield BundleContent(_SHAPES.text(reference, "name"), deprecated=True)
+                        yield BundleContent(SILENT.text(reference, "name"), deprecated=True)
 
 
 def _content(bundle: Mapping[str, Any]) -> BundleContent:
     objects: list[dict[str, Any]] = []
     properties: list[tuple[str, str]] = []
     plurals: dict[Api, str] = {}
-    for entry in map(folded, _SHAPES.mappings(bundle, "properties")):
-        kind, value = _SHAPES.text(entry, "type"), entry.get("value")
+    for entry in map(folded, SILENT.mappings(bundle, "properties")):
+        kind, value = SILENT.text(entry, "type"), entry.get("value")
         found = _object(value) if kind == bundle_objects.TYPE else None
         if found is not None:
             objects.append(found)
@@ -62,7 +59,7 @@ def _content(bundle: Mapping[str, Any]) -> BundleContent:
     if csv is not None:
         plurals.update(clusterserviceversion.parse(csv).plurals)
     return BundleContent(
-        bundle=_SHAPES.text(bundle, "name"),
+        bundle=SILENT.text(bundle, "name"),
         csv=as_json(csv) if csv is not None else "",
         objects="".join(map(as_json, objects)),
         properties=tuple(properties),

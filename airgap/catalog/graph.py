@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from airgap.catalog.versions import MalformedVersion, VersionRange, stated
+from airgap.catalog.versions import stated, stated_range
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class ChannelGraph:
 
     def _faults_below(self, head: str) -> Iterator[str]:
         if head != self.head:
-            yield f"head {named([self.head])}, but nothing replaces {named([head])}"
+            claimed = f"head {named([self.head])}" if self.head else "no head is named"
+            yield f"{claimed}, but nothing replaces {named([head])}"
         skipped = {name for entry in self.entries.values() for name in entry.skips}
         chain = tuple(itertools.takewhile(lambda name: name not in skipped, self.chain(head)))
         if self.entries[chain[-1]].replaces in chain:
@@ -179,7 +180,7 @@ class _Reach:
             yield self._bundles[name].substitutes_for
 
     def _in_skip_range(self, entry: ChannelEntry) -> Iterator[str]:
-        versions = _range(entry.skip_range)
+        versions = stated_range(entry.skip_range)
         if versions is None:
             return
         self._left -= len(self._versions)
@@ -188,13 +189,6 @@ class _Reach:
         for name, version in self._versions.items():
             if name != entry.bundle and version in versions:
                 yield name
-
-
-def _range(text: str) -> VersionRange | None:
-    try:
-        return VersionRange.parse(text) if text else None
-    except MalformedVersion:
-        return None
 
 
 def named(bundles: Iterable[str]) -> str:

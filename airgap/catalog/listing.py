@@ -1,6 +1,6 @@
 """A catalog's offer as people look at it: packages, their channels, what is newest in each.
 
-Pure. Sizes come from whoever knows them; most who have a catalog do not have its images.
+Pure. Sizes come from whoever has the images; most who have a catalog have none of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airgap.catalog.model import Bundle, Catalog, Channel, Package
 
     SizeOf = Callable[[Iterable[str]], int | None]
-    """Gives the bytes that images take up together, None when nobody knows."""
+    """Gives the bytes that images take up together, of those that are there; None if none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ListedChannel:
 
 @dataclass(frozen=True, slots=True)
 class ListedPackage:
-    """A package: how many bundles it has, how many images these want, and their bytes.
+    """A package: how many bundles it has, how many images these want, the bytes of those there.
 
     Where only some of its channels are listed, these are counted alone.
     """

@@ -7,7 +7,6 @@ very many only the first. Knows nothing of what they are about.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from airgap.errors import printable
 
@@ -18,8 +17,12 @@ _FREQUENT = 100
 """Lines that are kept of what may stand in every bundle."""
 
 
-class Place(NamedTuple):
-    """A file, or a document in it: which one, and its line, both from 1."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file, or a document in it: which one, and its line, both from 1.
+
+    Places are in the order in which a walk comes by them: ``a/b`` before ``a-b/a``.
+    """
 
     path: str
     number: int = 0
@@ -28,6 +31,13 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         name = printable(self.path)
         return f"{name}: document {self.number}, line {self.line}" if self.number else name
+
+    def __lt__(self, other: Place) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[list[str], int, int]:
+        return self.path.split("/"), self.number, self.line
 
 
 @dataclass(slots=True)

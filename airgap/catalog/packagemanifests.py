@@ -33,6 +33,9 @@ _USUAL_ENDINGS = tuple(
 )
 _USUAL_NAMES = ("package.yaml", "package.yml")
 
+_STEPS = 1_000_000
+"""From one CSV to another, in all channels together; the largest catalogs take some thousands."""
+
 
 def places(tree: Tree) -> tuple[str, ...]:
     """Return the directories of a tree that hold package manifests, none inside another.
@@ -42,7 +45,8 @@ def places(tree: Tree) -> tuple[str, ...]:
     named = set()
     for file in tree.files():
         directory, _, name = file.path.rpartition("/")
-        if name.lower().endswith(_USUAL_ENDINGS) or name.lower() in _USUAL_NAMES:
+        usual = name.lower().endswith(_USUAL_ENDINGS) or name.lower() in _USUAL_NAMES
+        if usual and not _is_hidden(file.path, ""):
             named.add(directory)
     found: list[str] = []
     for directory in sorted(named, key=lambda path: path.split("/")):
@@ -132,6 +136,7 @@ class _Reading:
         self._notes = notes
         self._packages: list[tuple[Place, _PackageFile]] = []
         self._csvs: list[tuple[Place, ClusterServiceVersion]] = []
+        self._steps_left = _STEPS
 
     def take(self, place: Place, document: dict[str, Any]) -> None:
         """Add a document, if it is one that matters."""
@@ -200,6 +205,7 @@ class _Reading:
         while name in csvs and name not in walked:
             walked.add(name)
             csv = csvs[name]
+            self._spend(1 + len(csv.skips))
             entries[name] = ChannelEntry(name, csv.replaces, csv.skips, csv.skip_range)
             for skipped in csv.skips:
                 if skipped in csvs:
@@ -212,6 +218,12 @@ class _Reading:
                 place, f"channel {printable(channel)!r} leads to {printable(name)!r}, which {why}"
             )
         return entries.values()
+
+    def _spend(self, steps: int) -> None:
+        """Bound what a few files make: every channel may lead through every CSV again."""
+        self._steps_left -= steps
+        if self._steps_left < 0:
+            raise CatalogError(f"channels of more than {_STEPS} entries, what they skip included")
 
 
 def _package(place: Place, document: dict[str, Any], notes: Notes) -> _PackageFile:

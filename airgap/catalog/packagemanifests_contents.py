@@ -7,6 +7,7 @@ order in which layers hold them.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,15 +22,16 @@ from airgap.storage import storage_errors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from airgap.catalog.notes import Place
     from airgap.catalog.properties import Api
     from airgap.catalog.tree import Tree
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Stored:
     """An object on disk; ``csv`` is its name where it is a ClusterServiceVersion."""
 
-    path: str
+    place: Place
     offset: int
     size: int
     csv: str
@@ -56,13 +58,13 @@ def contents(tree: Tree, directories: Sequence[str]) -> Iterator[BundleContent]:
                 csv = parsed.name
                 plurals.setdefault(csv, parsed.plurals)
             text = as_json(document).encode("utf-8")
-            stored = _Stored(place.path, file.tell(), len(text), csv)
+            stored = _Stored(place, file.tell(), len(text), csv)
             file.write(text)
-            by_directory[place.path.rpartition("/")[0]].append(stored)
-        csvs = [stored for all_stored in by_directory.values() for stored in all_stored]
-        for csv_stored in sorted(stored for stored in csvs if stored.csv):
-            beside = by_directory[csv_stored.path.rpartition("/")[0]]
-            yield _content(file, csv_stored, sorted(beside), plurals[csv_stored.csv])
+            by_directory[_directory(stored)].append(stored)
+        objects = itertools.chain.from_iterable(by_directory.values())
+        for csv_stored in sorted((stored for stored in objects if stored.csv), key=_place):
+            beside = sorted(by_directory[_directory(csv_stored)], key=_place)
+            yield _content(file, csv_stored, beside, plurals[csv_stored.csv])
 
 
 def _content(
@@ -75,6 +77,14 @@ def _content(
         objects="".join(_text(file, stored) for stored in objects),
         plurals=plurals,
     )
+
+
+def _directory(stored: _Stored) -> str:
+    return stored.place.path.rpartition("/")[0]
+
+
+def _place(stored: _Stored) -> Place:
+    return stored.place
 
 
 def _text(file: BinaryIO, stored: _Stored) -> str:

@@ -168,6 +168,9 @@ def _value(value: object) -> Value:
 
 _ONLY_READING = "A query is one SELECT, over tables and with functions that only compute."
 
+_SEVERAL = (sqlite3.Warning, sqlite3.ProgrammingError)
+"""What Python says of several statements in one query; the second from 3.12 on."""
+
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
@@ -190,5 +193,6 @@ def _explained(error: Exception, permission: _Permission, stop: threading.Event)
             f"{tempfile.gettempdir()}: no room for what the query needs: {said}",
             hint="Set TMPDIR to a directory with more room.",
         )
+    is_no_query = permission.refused or isinstance(error, _SEVERAL)
     tables = "`SELECT name FROM sqlite_master` lists what there is to ask."
-    return UsageError(f"the query: {said}", hint=_ONLY_READING if permission.refused else tables)
+    return UsageError(f"the query: {said}", hint=_ONLY_READING if is_no_query else tables)

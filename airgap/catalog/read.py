@@ -121,7 +121,8 @@ def read_local(path: Path) -> tuple[LocalTree, Found]:
     if found is None:
         raise tree.first_closed() or CatalogError(
             f"no catalog in {printable(str(path))}: no database, no file with a schema of OLM's,"
-            " no package and no ClusterServiceVersion"
+            " no package and no ClusterServiceVersion",
+            hint=_first_fault(tree),
         )
     return tree, found
 
@@ -219,6 +220,13 @@ def _has_manifests(tree: Tree) -> bool:
     return any(
         clusterserviceversion.is_one(d) or packagemanifests.is_package(d) for _, d in documents
     )
+
+
+def _first_fault(tree: Tree) -> str | None:
+    notes = Notes()
+    for _ in packagemanifests.first_documents(tree, [_TOP], notes):
+        pass
+    return f"Not all of it can be read: {notes.faults[0]}" if notes.faults else None
 
 
 def _read(tree: Tree, file: StoredFile) -> Found:

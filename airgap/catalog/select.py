@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from airgap.catalog.dependencies import Dependencies, resolve
-from airgap.catalog.graph import named
+from airgap.catalog.graph import ChannelGraph, named, upgrade_path
 from airgap.catalog.model import Catalog
 from airgap.catalog.versions import VersionRange, stated
-from airgap.errors import UsageError, printable
+from airgap.errors import CatalogError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Set
@@ -95,7 +95,8 @@ class Selected:
     bundles are among them only if the selection takes dependencies along. ``places`` are the
     channels they were taken of; a bundle may also stand in others. ``images`` says, like
     ``Catalog.wanted``, which of these bundles want an image; ``excluded`` is what the catalog's
-    images and the extra ones lost. ``remarks`` are lines for a person.
+    images and the extra ones lost. ``remarks`` are lines for a person, of what was left out and
+    what is needed besides.
     """
 
     bundles: tuple[Bundle, ...]
@@ -137,7 +138,12 @@ def select(catalog: Catalog, selection: Selection) -> Selected:
         images={image: wanted[image] for image in wanted if exclusion.spares(image)},
         extra_images=tuple(image for image in selection.images if exclusion.spares(str(image))),
         excluded=tuple(exclusion.hit),
-        remarks=(*_left_out(catalog, everything), *exclusion.idle(), *dict.fromkeys(offer.remarks)),
+        remarks=(
+            *_left_out(catalog, everything),
+            *exclusion.idle(),
+            *dict.fromkeys(offer.remarks),
+            *(() if everything else dependencies.in_words()),
+        ),
     )
 
 
@@ -152,12 +158,13 @@ def offered(
     names = [package.name for package in catalog.packages]
     for name in packages:
         if name not in names:
-            raise _unknown("package", name, names)
+            raise _unknown("package", name, "the catalog", names)
     chosen = [package for package in catalog.packages if not packages or package.name in packages]
     known = list(dict.fromkeys(channel.name for each in chosen for channel in each.channels))
     for name in channels:
         if name not in known:
-            raise _unknown("channel", name, known)
+            where = "the packages named" if packages else "the catalog"
+            raise _unknown("channel", name, where, known)
     if not channels:
         return tuple(chosen)
     cut = (replace(p, channels=tuple(c for c in p.channels if c.name in channels)) for p in chosen)
@@ -228,7 +235,7 @@ class _Offer:
         if choice.package == EVERY:
             return self._bundles_of_every(choice)
         if choice.package not in self.packages:
-            raise _unknown("package", choice.package, self.packages)
+            raise _unknown("package", choice.package, "the catalog", self.packages)
         self._require_channels(choice)
         taken = self._taken(choice)
         if not taken:
@@ -252,6 +259,9 @@ class _Offer:
         taken = [b for b in self._candidates(choice) if self._fits(b, choice.versions)]
         self._place(choice, (bundle.name for bundle in taken))
         self.remarks.extend(_before_the_bound(choice, taken))
+        if isinstance(choice.versions, VersionRange):
+            for channel in self._channels(choice):
+                self.remarks.extend(_without_a_way(choice.package, channel, taken))
         return taken
 
     def _candidates(self, choice: PackageChoice) -> list[Bundle]:
@@ -262,7 +272,8 @@ class _Offer:
         names = [channel.name for channel in self.packages[choice.package]]
         for name in choice.channels:
             if name not in names:
-                raise _unknown(f"package {printable(choice.package)}: channel", name, names)
+                where = f"package {printable(choice.package)}"
+                raise _unknown("channel", name, where, names)
 
     def _names(self, choice: PackageChoice) -> Iterable[str]:
         """Return the bundles of the channels; a package's own may stand in none of them."""
@@ -310,6 +321,28 @@ def _before_the_bound(choice: PackageChoice, taken: Iterable[Bundle]) -> Iterato
         )
 
 
+def _without_a_way(package: str, channel: Channel, taken: Iterable[Bundle]) -> Iterator[str]:
+    """Say that no update leads from the lowest to the highest bundle that is taken of a channel."""
+    names = {channel.head, *(entry.bundle for entry in channel.entries)}
+    known = {bundle.name: bundle for bundle in taken if bundle.name in names}
+    versions = {name: stated(bundle.version) for name, bundle in known.items()}
+    ordered = sorted((v.precedence, name) for name, v in versions.items() if v is not None)
+    if len(ordered) < 2:
+        return
+    (_, lowest), (_, highest) = ordered[0], ordered[-1]
+    entries = tuple(entry for entry in channel.entries if entry.bundle in known)
+    part = ChannelGraph.of(replace(channel, head=highest, entries=entries))
+    where = f"package {printable(package)}, channel {printable(channel.name)}"
+    try:
+        if not upgrade_path(part, known, lowest, highest):
+            yield (
+                f"{where}: no update leads from {named([lowest])} to {named([highest])} through"
+                " what is taken"
+            )
+    except CatalogError as error:
+        yield f"{where}: not looked for updates from {named([lowest])}: {error.message}"
+
+
 def _held(channel: Channel, choice: PackageChoice) -> list[str]:
     """Return the bundles of a channel, of which a choice may take some."""
     if choice.versions == HEAD:
@@ -346,14 +379,14 @@ def _left_out(catalog: Catalog, everything: bool) -> Iterator[str]:
         yield f"images that the catalog wants for no bundle are not selected: {count}"
 
 
-def _unknown(what: str, name: str, names: Iterable[str]) -> UsageError:
+def _unknown(what: str, name: str, where: str, names: Iterable[str]) -> UsageError:
     """Return the error for a name that is not there, with up to three that come near."""
     comparable = [other for other in names if 0 < len(other) <= _NAME_LENGTH]
     containing = [other for other in comparable if name in other or other in name]
     close = difflib.get_close_matches(name[:_NAME_LENGTH], comparable, n=_SHOWN)
     near = list(dict.fromkeys((*close, *sorted(containing))))[:_SHOWN]
     meant = f"did you mean {' or '.join(map(printable, near))}?" if near else "nothing comes near"
-    return UsageError(f"no {what} '{printable(name)}' in the catalog: {meant}")
+    return UsageError(f"no {what} '{printable(name)}' in {where}: {meant}")
 
 
 def _what_is(bundles: list[Bundle]) -> str:

@@ -65,6 +65,10 @@ class Shapes:
         return nothing
 
 
+SILENT = Shapes(lambda _fault: None)
+"""Tells nobody of faults: for whoever reads again what was read before."""
+
+
 def _float(value: float) -> str:
     """Write a number as Go's ``strconv.FormatFloat(value, 'g', -1, 64)`` does."""
     digits = len(Decimal(repr(value)).normalize().as_tuple().digits)

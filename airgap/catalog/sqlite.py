@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from airgap.catalog import sqlite_csvs, sqlite_properties
 from airgap.catalog.database import Database, opened
+from airgap.catalog.graph import ChannelGraph
 from airgap.catalog.model import Bundle, Catalog, Channel, ChannelEntry, Package, holders
+from airgap.catalog.notes import Notes, Place
 from airgap.errors import CatalogError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airgap.catalog.sqlite_properties import Properties
     from airgap.catalog.tree import StoredFile
@@ -46,13 +48,16 @@ def read(file: StoredFile) -> Catalog:
         images = _related_images(database)
         bundles = _bundles(database, images)
         packages = _packages(database, _channels(database, bundles))
-        properties = sqlite_properties.read(database)
-        csvs = sqlite_csvs.oddities(database, lambda name: _wanted(name, bundles, images))
+        notes = Notes()
+        properties = sqlite_properties.read(database, notes)
+        sqlite_csvs.look_into(database, lambda name: _wanted(name, bundles, images), notes)
+        for oddity in (*_orphans(bundles, images), *_faults(packages)):
+            notes.odd(Place(database.name), oddity)
         return Catalog(
             packages=packages,
             bundles=tuple(_placed(bundles, images, properties, packages)),
             other_images=tuple(images.get("", ())),
-            problems=(*_problems(bundles, images, database), *properties.notes.oddities, *csvs),
+            problems=notes.oddities,
         )
 
 
@@ -202,8 +207,14 @@ def _wanted(name: str, bundles: Mapping[str, _BundleRow], images: _Images) -> fr
     return frozenset({own, *images.get(name, ())})
 
 
-def _problems(
-    bundles: Mapping[str, _BundleRow], images: _Images, database: Database
-) -> Iterable[str]:
+def _orphans(bundles: Mapping[str, _BundleRow], images: _Images) -> Iterator[str]:
     for name in sorted(images.keys() - bundles.keys() - {""}):
-        yield f"{database.name}: images of bundle {printable(name)!r}, which has no row"
+        yield f"images of bundle {printable(name)!r}, which has no row"
+
+
+def _faults(packages: Iterable[Package]) -> Iterator[str]:
+    for package in packages:
+        for channel in package.channels:
+            what = f"channel {printable(channel.name)!r} of package {printable(package.name)!r}"
+            for fault in ChannelGraph.of(channel).faults():
+                yield f"{what}: {fault}"

@@ -9,21 +9,21 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from airgap.catalog import clusterserviceversion
-from airgap.catalog.notes import Notes, Place
+from airgap.catalog.notes import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from airgap.catalog.database import Database
+    from airgap.catalog.notes import Notes
 
 
-def oddities(database: Database, images: Callable[[str], Container[str]]) -> tuple[str, ...]:
-    """Return lines on the variables that name no image of their bundle, of many the first.
+def look_into(database: Database, images: Callable[[str], Container[str]], notes: Notes) -> None:
+    """Note the variables that name no image of their bundle.
 
     ``images`` gives those of a bundle, by its name. Raises CatalogError for more rows than any
     catalog has.
     """
-    notes = Notes()
     place = Place(database.name)
     try:
         for name, csv in database.rows("operatorbundle", "name", "csv"):
@@ -33,4 +33,3 @@ def oddities(database: Database, images: Callable[[str], Container[str]]) -> tup
                     notes.often(place, line)
     except sqlite3.Error:
         notes.odd(place, "not all of operatorbundle.csv can be read")
-    return notes.oddities

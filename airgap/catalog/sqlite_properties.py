@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airgap import strict_json
 from airgap.catalog import properties
 from airgap.catalog.database import NoText
-from airgap.catalog.notes import Notes, Place
+from airgap.catalog.notes import Place
 from airgap.catalog.properties import Api, Requirement
 from airgap.errors import MalformedContent, printable
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from airgap.catalog.database import Database
+    from airgap.catalog.notes import Notes
 
 _VALUE = 128 * 1024
 """Characters of one value that says what is required; OLM's own limit for a constraint."""
@@ -33,25 +34,24 @@ class Properties:
 
     provides: dict[str, dict[Api, None]] = field(default_factory=lambda: defaultdict(dict))
     requires: dict[str, dict[Requirement, None]] = field(default_factory=lambda: defaultdict(dict))
-    notes: Notes = field(default_factory=Notes)
 
 
-def read(database: Database) -> Properties:
+def read(database: Database, notes: Notes) -> Properties:
     """Read the four tables, as far as the database has them. Raises CatalogError."""
     found = Properties()
     entries = _bundles_of_entries(database)
-    for bundle, api in _apis(database, "api_provider", entries, found.notes):
+    for bundle, api in _apis(database, "api_provider", entries, notes):
         found.provides[bundle][api] = None
-    for bundle, api in _apis(database, "api_requirer", entries, found.notes):
+    for bundle, api in _apis(database, "api_requirer", entries, notes):
         found.requires[bundle][api] = None
     for table, add in (("dependencies", _add_dependency), ("properties", _add_property)):
         rows = database.rows(table, "type", "value", "operatorbundle_name")
-        for kind, value, bundle in _texts(database, table, rows, found.notes):
+        for kind, value, bundle in _texts(database, table, rows, notes):
             what = f"{table}: {printable(kind)} of {printable(bundle)!r}"
             try:
                 add(found, bundle, kind, value, what)
             except MalformedContent as error:
-                found.notes.odd(Place(database.name), error.message)
+                notes.odd(Place(database.name), error.message)
     return found
 
 

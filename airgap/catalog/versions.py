@@ -182,6 +182,15 @@ class VersionRange:
         return self.text
 
 
+@lru_cache(maxsize=65_536)
+def stated_range(text: str) -> VersionRange | None:
+    """Return the range that a catalog states; None for what is none."""
+    try:
+        return VersionRange.parse(text)
+    except MalformedVersion:
+        return None
+
+
 def _terms(part: str, whole: str) -> tuple[_Term, ...]:
     terms = []
     rest = part.strip(" \t,")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from airgap.archive.reader import partial_path
 from airgap.cli import options, pushing, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
-from airgap.errors import HOLES
+from airgap.cli.typed import RememberingCommand, typed_again
+from airgap.errors import HOLES, AlreadyFinished
 from airgap.exporter import export, plan_export
 from airgap.inquiry import Inquiry
 from airgap.lister import list_images
@@ -19,9 +23,8 @@ from airgap.plan import MISSING_BLOB, counted
 from airgap.question import Listed
 
 if TYPE_CHECKING:
-    from airgap.exporter import ExportResult
+    from airgap.exporter import ExportPlan, ExportResult
     from airgap.lister import DatabasePath
-    from airgap.planner import Survey
 
 
 _BESIDE_A_LIST = (
@@ -37,7 +40,7 @@ _OF_ARCHIVES = (
     "files",
     "dry_run",
     "recheck",
-    "rebuild_catalog",
+    "reuse",
     "volume_size",
     "volume_dirs",
 )
@@ -46,7 +49,11 @@ _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""
 
 
-@click.command("export", short_help="Put a catalog and everything it needs into an archive.")
+@click.command(
+    "export",
+    cls=RememberingCommand,
+    short_help="Put a catalog and everything it needs into an archive.",
+)
 @click.argument("catalogs", metavar="CATALOG...", nargs=-1)
 @click.option(
     "-o",
@@ -54,6 +61,14 @@ _OF_NAMES = ("intended", "max_components")
     "archive",
     type=click.Path(path_type=Path, dir_okay=False),
     help="The archive. It grows as FILE.partial and gets its name when it is whole.",
+)
+@click.option(
+    "--reuse",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="OLD",
+    help="A finished archive, of last month for example: what it holds is copied from it and not"
+    " asked for. Again for further ones.",
 )
 @options.index_filter_option
 @options.part_options
@@ -76,7 +91,7 @@ _OF_NAMES = ("intended", "max_components")
 @pushing.destination_options
 @volumes.volume_options
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
-@click.option("--recheck", is_flag=True, help="Hash again what an unfinished archive holds.")
+@click.option("--recheck", is_flag=True, help="Hash again what is in the archive already.")
 @options.continue_on_error_option
 @options.skip_missing_option
 @options.registry_options
@@ -89,6 +104,7 @@ def export_command(
     /,
     catalogs: tuple[str, ...],
     archive: Path | None,
+    reuse: tuple[Path, ...],
     platform: str,
     files: tuple[Path, ...],
     intended: str | None,
@@ -140,6 +156,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
       airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
+      airgap export quay.io/my/catalog:v1 -o october.tar --reuse september.tar
     """
     options.set_verbosity(verbose)
     asked = options.part_from(context, catalogs)
@@ -168,24 +185,44 @@ def export_command(
             )  # fmt: skip
             return pushing.print_list("export", written, output_format)
         if dry_run:
-            survey = plan_export(
-                asked.catalogs, archive, access=access, platform=platform, part=part,
+            planned = plan_export(
+                asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
                 continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
             progress.finish()
-            return _print_plan(survey, output_format, skip_missing=skip_missing)
-        result = export(
-            asked.catalogs, archive, access=access, platform=platform, part=part, recheck=recheck,
-            continue_on_error=continue_on_error,
-            volumes=volumes.options_from(volume_size, volume_dirs),
-            progress=progress, stop=stop,
-        )  # fmt: skip
+            return _print_plan(planned, output_format, skip_missing=skip_missing)
+        try:
+            result = export(
+                asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
+                recheck=recheck, continue_on_error=continue_on_error,
+                volumes=volumes.options_from(volume_size, volume_dirs),
+                progress=progress, stop=stop,
+            )  # fmt: skip
+        except AlreadyFinished as error:
+            how = f"To make a new one that takes from it what it holds:\n    {_anew(context)}"
+            raise AlreadyFinished(error.message, hint=how) from error
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":
         report.echo_json("export", status, result)
     else:
-        _print(result)
+        _print(result, context)
     return status
+
+
+def _anew(context: click.Context) -> str:
+    """Return the command that makes a new archive beside the finished one, reusing it."""
+    finished: Path = context.params["archive"]
+    new = str(_unused_name(finished))
+    return typed_again(context, {"archive": new}, "--reuse", str(finished))
+
+
+def _unused_name(archive: Path) -> Path:
+    """Return the next name that no archive has: after olm.tar comes olm-2.tar, then olm-3.tar."""
+    numbered = re.fullmatch(r"(.+)-(\d{1,6})", archive.stem)
+    stem, last = numbered.groups() if numbered else (archive.stem, "1")
+    further = (f"{stem}-{n:0{len(last)}}" for n in count(int(last) + 1))
+    names = (archive.with_name(f"{name}{archive.suffix}") for name in further)
+    return next(name for name in names if not (name.exists() or partial_path(name).exists()))
 
 
 def _refuse_what_has_no_effect(context: click.Context) -> None:
@@ -201,7 +238,7 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
         options.refuse_typed(context, _OF_NAMES, "is about --manifests-only, or -f")
 
 
-def _print(result: ExportResult) -> None:
+def _print(result: ExportResult, context: click.Context) -> None:
     report.echo(f"archive   {result.archive} ({size(result.size)})")
     volumes.print_names(result.volumes)
     report.echo(f"id        {result.id}")
@@ -209,7 +246,14 @@ def _print(result: ExportResult) -> None:
         f"holds     {result.images} images: {result.manifests} manifests, {result.blobs} blobs"
     )
     report.echo(f"this run  fetched {result.fetched} blobs, {size(result.fetched_bytes)}")
+    if result.reused or result.manifests_reused:
+        report.echo(
+            f"reused    {result.reused} blobs, {size(result.reused_bytes)},"
+            f" and {result.manifests_reused} manifests"
+        )
+    pushing.print_hosts(result.hosts)
     report.echo_missing("MISSING from the archive", result.missing)
+    pushing.print_broken(result.broken)
     kinds = {image.reason == MISSING_BLOB for image in result.missing}
     if kinds:
         report.echo()
@@ -217,13 +261,14 @@ def _print(result: ExportResult) -> None:
         report.echo("Run the same command again to fetch the blobs that are missing.")
     if False in kinds:
         report.echo(
-            "What an archive is to hold does not change: when the other images can be had, export"
-            " to a new FILE."
+            "What an archive is to hold does not change: when the other images can be had, make a"
+            " new one\nthat takes from this what it holds:"
         )
+        report.echo(f"  {report.lines_printable(_anew(context))}")
 
 
-def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> int:
-    plan, missing = survey.plan, survey.missing
+def _print_plan(planned: ExportPlan, output_format: str, *, skip_missing: bool) -> int:
+    plan, missing = planned.plan, planned.missing
     status = HOLES if counted(missing, skip_missing=skip_missing) else 0
     if output_format == "json":
         report.echo_json(
@@ -234,11 +279,15 @@ def _print_plan(survey: Survey, output_format: str, *, skip_missing: bool) -> in
                 "manifests": len(plan.manifests),
                 "blobs": len(plan.blobs),
                 "size": plan.content_bytes,
+                "reused": planned.reused,
+                "reused_bytes": planned.reused_bytes,
                 "missing": [report.plain(image) for image in missing],
             },
         )
         return status
-    report.echo(f"{len(plan.images)} images, {size(plan.content_bytes)} to fetch")
+    new = plan.content_bytes - planned.reused_bytes
+    held = f"{size(planned.reused_bytes)} in older archives, " if planned.reused else ""
+    report.echo(f"{len(plan.images)} images, {held}{size(new)} to fetch")
     for image in plan.images:
         report.echo(f"  {image.reference}")
         for place in image.places:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
+@pushing.recheck_option
 @pushing.manifests_only_options
 @click.option("--dry-run", is_flag=True, help="Print what would go where, and stop.")
 @options.continue_on_error_option
@@ -51,6 +52,7 @@ def import_command(
     wait: bool,
     verify_first: bool,
     force_tags: bool,
+    recheck: bool,
     manifests_only: bool,
     path: DatabasePath | None,
     dry_run: bool,
@@ -104,6 +106,7 @@ def import_command(
             wait=wait,
             verify_first=verify_first,
             force_tags=force_tags,
+            recheck=recheck,
             continue_on_error=continue_on_error,
             progress=progress,
             stop=context.obj,

@@ -44,7 +44,8 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
     if value != ".*":
         raise click.BadParameter(
             "an index is always taken whole: with some of its images left out it has another"
-            " digest, and whoever pulls by digest finds nothing. Only '.*' is accepted."
+            " digest, and whoever pulls by digest finds nothing. Only '.*' is accepted;"
+            " --index-filter-by-os chooses which variant of a catalog is read."
         )
     return value
 
@@ -65,6 +66,7 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
 @options.part_options
 @pushing.destination_options
 @pushing.force_tags_option
+@pushing.recheck_option
 @click.option(
     "--filter-by-os",
     callback=_everything,
@@ -95,6 +97,7 @@ def mirror_command(
     idms_scope: str,
     max_icsp_size: int,
     force_tags: bool,
+    recheck: bool,
     manifests_only: bool,
     path: DatabasePath | None,
     dry_run: bool,
@@ -142,7 +145,7 @@ def mirror_command(
             )
         options.refuse_typed(context, _OF_CATALOGS, "is about catalogs, and -f has none")
         return _copy(
-            context.obj, files, access, force_tags=force_tags, dry_run=dry_run,
+            context.obj, files, access, force_tags=force_tags, recheck=recheck, dry_run=dry_run,
             continue_on_error=continue_on_error, skip_missing=skip_missing,
             output_format=output_format, quiet=quiet,
         )  # fmt: skip
@@ -169,7 +172,8 @@ def mirror_command(
         result = mirror(
             asked.catalogs, destination, access=access, platform=platform, part=asked.part,
             max_components=max_components, manifests=manifests, force_tags=force_tags,
-            continue_on_error=continue_on_error, progress=progress, stop=context.obj,
+            recheck=recheck, continue_on_error=continue_on_error, progress=progress,
+            stop=context.obj,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":
@@ -185,6 +189,7 @@ def _copy(
     access: Access,
     *,
     force_tags: bool,
+    recheck: bool,
     dry_run: bool,
     continue_on_error: bool,
     skip_missing: bool,
@@ -201,8 +206,8 @@ def _copy(
             progress.finish()
             return pushing.print_plan("mirror", plan, output_format, skip_missing=skip_missing)
         result = copy_listed(
-            listed, access=access, force_tags=force_tags, continue_on_error=continue_on_error,
-            progress=progress, stop=stop,
+            listed, access=access, force_tags=force_tags, recheck=recheck,
+            continue_on_error=continue_on_error, progress=progress, stop=stop,
         )  # fmt: skip
     status = result.status(skip_missing=skip_missing)
     if output_format == "json":

@@ -17,7 +17,8 @@ from airgap import limits
 from airgap.cli import report
 from airgap.errors import UsageError
 from airgap.question import Configured, Part, configured
-from airgap.registry.access import DEFAULT_CONNECTIONS, Access
+from airgap.registry import pace
+from airgap.registry.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,9 +61,10 @@ _REGISTRY_OPTIONS = (
     click.option(
         "--max-per-registry",
         type=click.IntRange(1, 64),
-        default=DEFAULT_CONNECTIONS,
+        default=pace.MOST,
         show_default=True,
-        help="How many requests run at once.",
+        help="How many requests one registry is given at once, at most. It begins with few and"
+        " gets more while that helps.",
     ),
 )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airgap.lister import ListResult
     from airgap.pushing import PushPlan, PushResult
+    from airgap.registry.account import HostActivity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -98,6 +99,10 @@ force_tags_option = click.option(
     "--force-tags", is_flag=True, help="Move tags that are set to something else."
 )
 
+recheck_option = click.option(
+    "--recheck", is_flag=True, help="Ask for every part of the images that are there already."
+)
+
 
 def destination_options(command: Command) -> Command:
     """Add the flags that shape names and files at the destination."""
@@ -154,10 +159,24 @@ def print_list(command: str, result: ListResult, output_format: str) -> int:
 
 def print_sent(result: PushResult) -> None:
     """Print what a run has sent."""
+    there = f"; {result.images_present} images were there" if result.images_present else ""
     report.echo(
         f"this run  sent {result.sent} blobs ({size(result.sent_bytes)}) and"
-        f" {result.manifests_sent} manifests; mounted {result.mounted}, found {result.present}"
+        f" {result.manifests_sent} manifests;"
+        f" mounted {result.mounted}, found {result.present}{there}"
     )
+    print_hosts(result.hosts)
+
+
+def print_hosts(hosts: Sequence[HostActivity]) -> None:
+    """Print what was tried again at which host, and why."""
+    for host in hosts:
+        if host.retries or host.waited:
+            reasons = ", ".join(f"{why} ({count})" for why, count in host.retries.items())
+            report.echo(
+                f"again     {host.host}: {reasons or 'nothing'}; waited {host.waited:.0f} s,"
+                f" {host.requests} requests in all"
+            )
 
 
 def print_files(directory: Path, files: Sequence[str]) -> None:
@@ -180,6 +199,19 @@ def print_holes(missing_title: str, result: PushResult) -> None:
     """Print what is not at the destination."""
     report.echo_missing(missing_title, result.missing)
     report.echo_missing("FAILED, so not at the destination", result.failed)
+    if result.to_create:
+        report.echo()
+        report.echo(f"CREATE these repositories, and run again ({len(result.to_create)}):")
+        for repository in result.to_create:
+            report.echo(f"  {repository}")
+    print_broken(result.broken)
+
+
+def print_broken(packages: Sequence[str]) -> None:
+    """Print the operators that do not work whole for want of what is missing."""
+    if packages:
+        report.echo()
+        report.echo(f"BROKEN operators ({len(packages)}): {', '.join(map(printable, packages))}")
 
 
 def print_hints(result: PushResult) -> None:

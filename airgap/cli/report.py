@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,8 @@ def echo_missing(title: str, missing: Sequence[Missing]) -> None:
 
 
 def lines_printable(text: str) -> str:
-    """Return text of several lines fit for a terminal."""
-    return "\n".join(printable(line, 2000) for line in text.split("\n"))
+    """Return text of several lines fit for a terminal; one may be a command to be typed."""
+    return "\n".join(printable(line, 20_000) for line in text.split("\n"))
 
 
 def plain(value: Any) -> Any:
@@ -89,6 +90,8 @@ def plain(value: Any) -> Any:
         }
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path | Digest) else value
 
 

@@ -77,6 +77,19 @@ def walk(root: Descriptor, fetch: Callable[[Descriptor], bytes]) -> list[Node]:
     return list(nodes.values())
 
 
+def children(descriptor: Descriptor, raw: bytes) -> tuple[Descriptor, ...]:
+    """Return what an index names and ``walk`` will fetch, for whoever wants it beforehand.
+
+    () for a manifest, and for whatever is unsound: ``walk`` says what is wrong with it.
+    """
+    try:
+        content = parse_manifest(raw, descriptor.media_type, "")
+    except MalformedContent:
+        return ()
+    named = content.manifests if isinstance(content, Index) else ()
+    return tuple(child for child in named if child.digest.algorithm == "sha256")
+
+
 def _distinct(descriptors: Iterable[Descriptor], what: str) -> tuple[Descriptor, ...]:
     """Return the first descriptor of each digest; none may promise it with another size."""
     first: dict[Digest, Descriptor] = {}

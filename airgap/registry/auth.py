@@ -229,7 +229,8 @@ class Authenticator:
         request = _token_request(realm, challenge.parameters.get("service", ""), texts, credential)
         request = replace(request, insecure=self._is_insecure(scope, url, realm))
         began = self._transport.clock.monotonic()
-        raw = persist(self._transport.clock, lambda: self._fetch(request, scope))
+        attempts = self._transport.attempts(scope.repository.host)
+        raw = persist(attempts, lambda: self._fetch(request, scope))
         token, life = _read_token(raw, request.what)
         return _Grant(f"Bearer {token}", began + _SPENT * life)
 

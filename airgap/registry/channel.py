@@ -8,7 +8,7 @@ Knows nothing of what the requests are for.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from airgap import limits, strict_json
 from airgap.errors import (
@@ -24,6 +24,7 @@ from airgap.registry import locations
 from airgap.registry.auth import Authenticator, Scope
 from airgap.registry.retry import (
     ATTEMPTS_BY_STATUS,
+    Attempts,
     Clock,
     Temporary,
     persist,
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from airgap.digest import Bytes
+    from airgap.registry.account import HostAccount
     from airgap.registry.credentials import Credentials
+
+T = TypeVar("T")
 
 _HINTS = {
     400: "The registry's log may say more.",
@@ -76,6 +80,18 @@ class Channel:
         """The clock of retries."""
         return self.transport.clock
 
+    def account(self, scope: Scope) -> HostAccount:
+        """Return the account of a repository's host."""
+        return self.transport.account.of(scope.repository.host)
+
+    def attempts(self, scope: Scope) -> Attempts:
+        """Return a count of failures, for a piece of work of several calls."""
+        return self.transport.attempts(scope.repository.host)
+
+    def persist(self, scope: Scope, attempt: Callable[[], T]) -> T:
+        """Return what ``attempt`` returns, trying again while it raises Temporary."""
+        return persist(self.attempts(scope), attempt)
+
     def url(self, scope: Scope, path: str) -> str:
         """Return the URL of a path below a repository; a whole URL stays as it is."""
         if path.startswith(("https://", "http://")):
@@ -89,7 +105,7 @@ class Channel:
 
         The answer's body has not been read: close the answer.
         """
-        return persist(self.clock, lambda: self.attempt(call))
+        return self.persist(call.scope, lambda: self.attempt(call))
 
     def attempt(self, call: Call) -> Answer:
         """Make a call once. Raises Temporary beside what ``call`` raises."""
@@ -130,6 +146,7 @@ class Channel:
         insecure = (
             call.scope.insecure if at_home else self.transport.is_insecure(locations.authority(url))
         )
+        self.account(call.scope).request()
         return self.transport.send(
             Request(
                 call.method,
@@ -140,6 +157,7 @@ class Channel:
                 body=call.body,
                 length=call.length,
                 insecure=insecure,
+                lane=call.scope.repository.host,
             )
         )
 

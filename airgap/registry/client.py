@@ -32,14 +32,18 @@ from airgap.registry.auth import Scope
 from airgap.registry.channel import Call, Channel
 from airgap.registry.download import Download
 from airgap.registry.registries_conf import Place, RegistriesConf
-from airgap.registry.retry import Temporary, persist
-from airgap.registry.upload import Session, Uploader
+from airgap.registry.retry import Temporary, until_it_shows
+from airgap.registry.upload import Blob as UploadedBlob
+from airgap.registry.upload import Uploader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from airgap.arrival import Arrival
     from airgap.digest import Bytes
+    from airgap.registry.account import HostAccount, HostActivity
     from airgap.registry.credentials import Credentials
+    from airgap.registry.pace import Pace
     from airgap.registry.transport import Answer, Transport
 
 T = TypeVar("T")
@@ -52,6 +56,7 @@ _SAYS_NOTHING = frozenset(
     {"application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
 )
 _FOUND = frozenset({200, 404})
+_UNKNOWN_REPOSITORY = frozenset({"NAME_UNKNOWN", "RepositoryNotFoundException"})
 _WRITTEN = frozenset({200, 201, 202, 204})
 _NO_MANIFEST = b"{}"
 _BY_RULE = frozenset({405, 501})
@@ -113,7 +118,24 @@ class RegistryClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pace(self) -> Pace:
+        """How many requests each registry should be given at once, by its host."""
+        return self._transport.pace
+
+    def account(self, host: str) -> HostAccount:
+        """Return the account of a host, for what only a caller knows."""
+        return self._transport.account.of(host)
+
+    def activity(self) -> tuple[HostActivity, ...]:
+        """Return what has been done so far with every host."""
+        return self._transport.account.activity()
+
     # Sources: names are resolved through registries.conf.
+
+    def lane(self, reference: ImageReference) -> str:
+        """Return the host that a source image is asked of first."""
+        return self._places(reference.with_defaults())[0].repository.host
 
     def manifest(self, reference: ImageReference) -> FetchedManifest:
         """Return the manifest or index of a source image, from the first place that has it.
@@ -151,6 +173,45 @@ class RegistryClient:
                 return
         yield from download.pieces(self._scope(places[-1], _PULL))
 
+    def tags(self, repository: Repository) -> list[str]:
+        """Return every tag of a source repository, at its location; mirrors may have a part.
+
+        They are asked where the location does not answer. What is in the list and cannot be a
+        tag is left out, with a warning. Raises NotFound where there is no such repository,
+        UsageError for a blocked registry.
+        """
+        places = self._registries.candidates(ImageReference(repository.host, repository.path))
+        found = self._first(
+            self._reachable_first(reversed(places)),
+            lambda place: self._all_tags(self._scope(place, _PULL)),
+        )
+        tags = [tag for tag in found if _is_tag(repository, tag)]
+        if len(tags) < len(found):
+            first = printable(repr(next(tag for tag in found if not _is_tag(repository, tag))))
+            count = len(found) - len(tags)
+            _log.warning("%s: %d names in its list are no tags: %s, …", repository, count, first)
+        return tags
+
+    def _all_tags(self, scope: Scope) -> list[str]:
+        found: list[str] = []
+        path, seen = "tags/list?n=1000", set[str]()
+        while path and path not in seen:
+            if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
+                raise RegistryError(f"{scope.repository}: the list of tags does not end")
+            seen.add(path)
+            page, path = self._tags_page(scope, path)
+            found += page
+        return found
+
+    def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
+        call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
+
+        def fetch() -> tuple[list[str], str]:
+            with self._channel.attempt(call) as answer:
+                return _read_tags(answer), _next_page(answer)
+
+        return self._channel.persist(scope, fetch)
+
     # Destinations: a name is the place itself.
 
     def check(self, host: str) -> None:
@@ -158,7 +219,7 @@ class RegistryClient:
         scope = self._scope(Place(Repository(host, "")), _PULL)
         what = f"{host}: asking whether it is a registry"
         call = Call(scope, "GET", "", what, frozenset({200, 401}))
-        answer = persist(self._channel.clock, lambda: self._channel.unauthorised(call))
+        answer = self._channel.persist(scope, lambda: self._channel.unauthorised(call))
         with answer:
             known = "Docker-Distribution-Api-Version" in answer.headers
             if answer.status == 200:
@@ -189,25 +250,29 @@ class RegistryClient:
         with self._channel.call(call) as answer:
             return answer.length if answer.status == 200 else None
 
-    def mount(self, repository: Repository, digest: Digest, source: str) -> bool:
-        """Make a blob of another repository at the same host appear in this one.
+    def is_unknown(self, repository: Repository) -> bool:
+        """Say whether a registry says that it knows nothing of a repository.
 
-        False when the registry would not, for whatever reason: then it must be sent.
+        It may hold blobs all the same: docker-registry says so until there is a manifest.
         """
-        scope = self._own(repository, _PUSH, f"repository:{source}:{_PULL}")
-        what = f"{repository}@{digest}: mount from {source}"
-        path = f"blobs/uploads/?mount={digest}&from={source}"
+        call = Call(
+            self._own(repository, self._reading),
+            "GET",
+            "tags/list?n=1",
+            f"{repository}: asking whether there is anything",
+        )
         try:
-            with self._channel.call(Call(scope, "POST", path, what, _WRITTEN)) as answer:
-                if answer.status == 201:
-                    return True
-                session = Session.opened_by(answer)
-        except RegistryError as error:
-            if error.status is None:
-                raise
-            return False  # No right to the source, or no mounting here: sending still works.
-        self._cancel(repository, session)
+            self._channel.call(call).close()
+        except NotFound as error:
+            return error.code in _UNKNOWN_REPOSITORY
         return False
+
+    def require_uploads(self, repository: Repository) -> None:
+        """Make sure that a repository takes uploads. Leaves nothing there.
+
+        Raises RepositoryAbsent where it is not there and the registry does not make it.
+        """
+        self._uploader.probe(self._own(repository, _PUSH))
 
     def upload(
         self,
@@ -215,19 +280,28 @@ class RegistryClient:
         digest: Digest,
         size: int,
         pieces: Callable[[], Iterator[Bytes]],
-    ) -> None:
-        """Send a blob; ``pieces`` gives its bytes from the start, once for each attempt.
+        mount_from: str = "",
+    ) -> Arrival:
+        """Mount a blob from another repository at the same host, or else send it.
 
-        Whatever ``pieces`` raises goes through at once, and the registry then never has the
-        whole: pass it ``digest.verified``.
+        ``pieces`` gives its bytes from the start, once for each attempt. Whatever it raises
+        goes through at once, and the registry then never has the whole: pass it
+        ``digest.verified``. ``mount_from`` is the path of the other repository, "" for none;
+        that a registry would not mount is no failure. Raises RepositoryAbsent where there is
+        no repository and none is made.
         """
-        self._uploader.upload(self._own(repository, _PUSH), digest, size, pieces)
+        scope = self._own(repository, _PUSH)
+        return self._uploader.upload(UploadedBlob(scope, digest, size, pieces, mount_from))
 
     def put_manifest(
         self, repository: Repository, target: str, raw: bytes, media_type: str
-    ) -> None:
-        """Put a manifest under a tag, or under its digest. Read it back to be sure."""
-        self._channel.call(self._put(repository, target, raw, media_type)).close()
+    ) -> Digest | None:
+        """Put a manifest under a tag, or under its digest. Read it back to be sure.
+
+        Return the digest under which the registry says that it has it now, if it says one.
+        """
+        with self._channel.call(self._put(repository, target, raw, media_type)) as answer:
+            return _digest_in(answer)
 
     def refusal_of_digests(self, repository: Repository, media_type: str) -> RegistryError | None:
         """Return how a registry refuses whatever comes by its digest; None when that is open.
@@ -245,6 +319,13 @@ class RegistryClient:
         except Temporary:
             pass
         return None
+
+    def settled(
+        self, repository: Repository, look: Callable[[], T], is_there: Callable[[T], bool]
+    ) -> T:
+        """Look at a repository until what was just written shows; return what was seen last."""
+        told = self.account(repository.host).retried
+        return until_it_shows(self._channel.clock, look, is_there, told)
 
     def read_manifest(self, repository: Repository, target: str) -> FetchedManifest:
         """Return what is under a tag, or under a digest, at a destination.
@@ -274,45 +355,13 @@ class RegistryClient:
         with self._channel.call(call) as answer:
             if answer.status == 404:
                 return None
-            said = answer.headers.get("Docker-Content-Digest", "")
-        try:
-            return Digest.parse(said)
-        except MalformedDigest:
-            pass  # The header is optional, and often wrong: hash what is there.
-        try:
+            said = _digest_in(answer)
+        if said is not None:
+            return said
+        try:  # The header is optional, and often wrong: hash what is there.
             return self.read_manifest(repository, target).digest
         except (NotFound, IntegrityError):
             return None
-
-    def tags(self, repository: Repository) -> list[str]:
-        """Return every tag of a repository, at the place it names. Raises NotFound without one.
-
-        What is in the list and cannot be a tag is left out, with a warning.
-        """
-        scope = self._own(repository, self._reading)
-        found: list[str] = []
-        path, seen = "tags/list?n=1000", set[str]()
-        while path and path not in seen:
-            if len(seen) >= limits.PAGES or len(found) > limits.TAGS:
-                raise RegistryError(f"{repository}: the list of tags does not end")
-            seen.add(path)
-            page, path = self._tags_page(scope, path)
-            found += page
-        tags = [tag for tag in found if _is_tag(repository, tag)]
-        if len(tags) < len(found):
-            first = printable(repr(next(tag for tag in found if not _is_tag(repository, tag))))
-            count = len(found) - len(tags)
-            _log.warning("%s: %d names in its list are no tags: %s, …", repository, count, first)
-        return tags
-
-    def _tags_page(self, scope: Scope, path: str) -> tuple[list[str], str]:
-        call = Call(scope, "GET", path, f"{scope.repository}: list of tags")
-
-        def fetch() -> tuple[list[str], str]:
-            with self._channel.attempt(call) as answer:
-                return _read_tags(answer), _next_page(answer)
-
-        return persist(self._channel.clock, fetch)
 
     def _put(self, repository: Repository, target: str, raw: bytes, media_type: str) -> Call:
         return Call(
@@ -335,8 +384,10 @@ class RegistryClient:
         return self._scope(Place(repository), actions, *further)
 
     def _places(self, reference: ImageReference) -> list[Place]:
-        """Return the places of a source, those of a host that was out of reach last."""
-        places = self._registries.candidates(reference)
+        return self._reachable_first(self._registries.candidates(reference))
+
+    def _reachable_first(self, places: Iterable[Place]) -> list[Place]:
+        """Return places of a source, those of a host that was out of reach last."""
         return sorted(places, key=lambda place: place.repository.host in self._unreachable)
 
     def _first(self, places: list[Place], fetch: Callable[[Place], T]) -> T:
@@ -356,6 +407,9 @@ class RegistryClient:
         self, scope: Scope, target: str, digest: Digest | None, what: str
     ) -> FetchedManifest:
         call = Call(scope, "GET", f"manifests/{target}", what, headers=_ACCEPT)
+        # By tag nothing but the header tells whether the bytes are those that were sent. It is
+        # often wrong, so the same bytes are believed when they arrive once more.
+        doubted: set[Digest] = set() if digest is None else {digest}
 
         def fetch() -> FetchedManifest:
             with self._channel.attempt(call) as answer:
@@ -367,17 +421,16 @@ class RegistryClient:
                 raw = answer.read(limits.MANIFEST)
                 if digest is not None:
                     _compare(raw, digest, what)
-                return FetchedManifest(raw, _media_type(answer), digest or digest_of(raw))
+                own = digest or digest_of(raw)
+                said = _digest_in(answer)
+                alike = said is None or said.algorithm != own.algorithm or said == own
+                if not alike and own not in doubted:
+                    doubted.add(own)
+                    told = f"{what}: {own} arrived, the registry calls it {said}"
+                    raise Temporary(IntegrityError(told), at_once=True)
+                return FetchedManifest(raw, _media_type(answer), own)
 
-        return persist(self._channel.clock, fetch)
-
-    def _cancel(self, repository: Repository, session: Session) -> None:
-        what = f"{repository}: cancel an upload"
-        call = Call(self._own(repository, _PUSH), "DELETE", session.url, what, _WRITTEN | {404})
-        try:
-            self._channel.attempt(call).close()
-        except (RegistryError, Temporary):
-            return  # The registry drops forgotten sessions by itself.
+        return self._channel.persist(scope, fetch)
 
 
 def _by_digest(repository: Repository, digest: Digest) -> ImageReference:
@@ -396,6 +449,14 @@ def _compare(raw: bytes, digest: Digest, what: str) -> None:
         check.finish()
     except IntegrityError as error:
         raise Temporary(IntegrityError(f"{what}: {error.message}"), attempts=2) from error
+
+
+def _digest_in(answer: Answer) -> Digest | None:
+    """Return the digest that an answer names, if it names one."""
+    try:
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    except MalformedDigest:
+        return None
 
 
 def _media_type(answer: Answer) -> str:

@@ -4,16 +4,33 @@ Follows the order a registry demands (OCI distribution specification, "pushing m
 blobs, then manifests children first, each by digest and read back, then the tag. Where a
 registry takes no manifest by its digest alone, every manifest is put under a tag. Knows where
 each image goes; refuses to know why.
+
+No request is made that an earlier answer has made needless. In a repository where nothing is:
+
+    blob           POST, PUT; or POST alone where another repository has it
+    manifest       PUT and GET, by its digest: so every one is read back, and hashed
+    tag            PUT, once its manifest has been read back; the answer names the digest
+
+Elsewhere a blob is asked for first, by HEAD: what is there is not sent again, and a mount would
+hide that it is damaged. It is asked for after a mount that no more than hearsay led to. A tag
+is read back, by HEAD, where the answer to its PUT did not name the digest.
+
+What a registry collects as garbage between a blob and its manifest is brought again: when a
+manifest is refused because something below it is absent, everything below the image is asked
+for, what has gone is sent, and the manifests are put again, twice at most.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from airgap.arrival import Arrival
 from airgap.digest import verified
-from airgap.errors import IntegrityError, NotFound, RegistryError
+from airgap.errors import IntegrityError, NotFound, RegistryError, printable
+from airgap.registry.upload import RepositoryAbsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,16 +40,25 @@ if TYPE_CHECKING:
     from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
 
+_log = logging.getLogger(__name__)
+
 _MAY_WANT_A_TAG = frozenset({400, 404, 405, 415, 422, 500, 501})
 """How a manifest without a tag is refused; 500 by OpenShift's registry."""
 
+_GONE = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+"""How a manifest is refused of which something is absent."""
+
+_HEALINGS = 2
+
 
 class BlobDestination:
-    """Where the blobs of images go, ahead of the images themselves.
+    """Where the blobs of images go; alone, those that go ahead of the images themselves.
 
-    ``places`` gives the repository and the tag of each image. ``holders`` are repositories,
-    here or elsewhere, that are said to have a blob. ``arrived`` is told of every blob that is
-    where it should be.
+    ``places`` gives the repository and the tag of each image. ``empty`` are repositories in
+    which nothing is. ``holders`` are repositories, here or elsewhere, that are said to have a
+    blob. ``arrived`` is told of every blob that is where it should be.
+
+    ``absent`` are the repositories that were not there and that the registry did not make.
     """
 
     def __init__(
@@ -41,21 +67,28 @@ class BlobDestination:
         places: Mapping[Image, tuple[Repository, str]],
         holders: Mapping[Digest, Iterable[Repository]],
         arrived: Callable[[], None] = lambda: None,
+        empty: frozenset[Repository] = frozenset(),
     ) -> None:
         self._client = client
         self._places = places
         self._arrived = arrived
-        self._holders: dict[tuple[str, Digest], Repository] = {
-            (repository.host, digest): repository
+        self._empty = empty
+        self._holders = {
+            (repository.host, digest): _Holder(repository, is_sure=False)
             for digest, repositories in holders.items()
             for repository in repositories
         }
         self._hosts = {str(repository): repository for repository, _ in places.values()}
         self._lock = threading.Lock()
+        self.absent: dict[Repository, RepositoryAbsent] = {}
 
     def where(self, image: Image) -> str:
         """Return the repository of an image."""
         return str(self._places[image][0])
+
+    def lane(self, where: str) -> str:
+        """Return the registry of a repository."""
+        return self._hosts[where].host
 
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a repository has a blob: found there, mounted, or sent.
@@ -64,49 +97,71 @@ class BlobDestination:
         then never completed), RegistryError, Interrupted, and what ``read`` raises.
         """
         repository = self._hosts[where]
-        arrival = self._find(blob, repository)
-        if arrival is None:
-            self._client.upload(
-                repository,
-                blob.digest,
-                blob.size,
-                lambda: verified(read(0), blob.digest, blob.size),
-            )
-            arrival = Arrival.SENT
+        if repository in self.absent:
+            raise self.absent[repository]
+        try:
+            arrival = self._bring(blob, repository, read)
+        except RepositoryAbsent as error:
+            with self._lock:
+                self.absent[repository] = error
+            raise
         with self._lock:
-            self._holders[repository.host, blob.digest] = repository
+            self._holders[repository.host, blob.digest] = _Holder(repository, is_sure=True)
+        self._client.account(repository.host).arrived(arrival, blob.size)
         self._arrived()
         return arrival
 
     def put_image(self, image: Image) -> None:
         """Do nothing: the image itself comes later."""
 
-    def _find(self, blob: Blob, repository: Repository) -> Arrival | None:
-        # Asked even where mounting would do: a mount says nothing of a damaged blob's length.
-        length = self._client.blob_length(repository, blob.digest)
-        if length == blob.size:
+    def _bring(
+        self, blob: Blob, repository: Repository, read: Callable[[int], Iterator[bytes]]
+    ) -> Arrival:
+        if repository not in self._empty and self._has(blob, repository):
             return Arrival.PRESENT
-        if length is not None:
-            raise RegistryError(
-                f"{repository}: holds {blob.digest} with {length} bytes instead of {blob.size}",
-                hint="The registry's storage is damaged, and it does not replace a blob it thinks"
-                " it has: delete the blob there, let the registry collect garbage, restart it,"
-                " and run the same command again.",
-            )
-        return Arrival.MOUNTED if self._mounted(blob, repository) else None
+        holder = self._holders.get((repository.host, blob.digest))
+        if holder is None or holder.repository == repository:
+            return self._send(blob, repository, read)
+        arrival = self._send(blob, repository, read, holder.repository.path)
+        if arrival is Arrival.MOUNTED and not holder.is_sure and not self._has(blob, repository):
+            return self._send(blob, repository, read)
+        return arrival
 
-    def _mounted(self, blob: Blob, repository: Repository) -> bool:
-        """Mount a blob from another repository of the registry that has it, if there is one."""
-        holder = self._holders.get((repository.host, blob.digest), repository)
-        return holder != repository and self._client.mount(repository, blob.digest, holder.path)
+    def _send(
+        self,
+        blob: Blob,
+        repository: Repository,
+        read: Callable[[int], Iterator[bytes]],
+        mount_from: str = "",
+    ) -> Arrival:
+        return self._client.upload(
+            repository,
+            blob.digest,
+            blob.size,
+            lambda: verified(read(0), blob.digest, blob.size),
+            mount_from,
+        )
+
+    def _has(self, blob: Blob, repository: Repository) -> bool:
+        """Say whether a blob is there, whole. Raises RegistryError for one of another length."""
+        length = self._client.blob_length(repository, blob.digest)
+        if length is None or length == blob.size:
+            return length is not None
+        raise RegistryError(
+            f"{repository}: holds {blob.digest} with {length} bytes instead of {blob.size}",
+            hint="The registry's storage is damaged, and it does not replace a blob it thinks"
+            " it has: delete the blob there, let the registry collect garbage, restart it,"
+            " and run the same command again.",
+        )
 
 
 class RegistryDestination(BlobDestination):
     """Where the images of a plan go.
 
-    ``manifest`` gives the bytes of a manifest by number. An image whose tag is "" is known by
-    its digest alone. ``tags_set`` are the images whose tag, or else digest, is at the
-    destination already. ``say`` is told once of a registry that takes no manifest by its digest.
+    ``manifest`` gives the bytes of a manifest by number, ``blob`` those of a blob from an offset
+    on. An image whose tag is "" is known by its digest alone. ``tags_set`` are the images whose
+    tag, or else digest, is at the destination already: of them only what is absent is put.
+    ``say`` is told once of a registry that takes no manifest by its digest.
     """
 
     def __init__(
@@ -115,16 +170,20 @@ class RegistryDestination(BlobDestination):
         plan: Plan,
         places: Mapping[Image, tuple[Repository, str]],
         manifest: Callable[[int], bytes],
+        blob: Callable[[Blob, int], Iterator[bytes]],
         tags_set: frozenset[Image],
+        empty: frozenset[Repository],
         holders: Mapping[Digest, Iterable[Repository]],
         say: Callable[[str], None],
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(client, places, holders, arrived)
+        super().__init__(client, places, holders, arrived, empty)
         self._plan = plan
         self._manifest = manifest
+        self._blob = blob
         self._tags_set = tags_set
         self._say = say
+        self._hiding: set[str] = set()
         self.manifests_sent = 0
 
     def ask_for_digests(self, image: Image) -> None:
@@ -143,65 +202,98 @@ class RegistryDestination(BlobDestination):
 
         Raises RegistryError, IntegrityError, Interrupted.
         """
+        for healing in range(_HEALINGS + 1):
+            try:
+                return self._put_manifests(image, anew=healing > 0)
+            except RegistryError as error:
+                if error.code not in _GONE or healing == _HEALINGS:
+                    raise
+                self._heal(image, error)
+
+    def _put_manifests(self, image: Image, *, anew: bool) -> None:
         repository, tag = self._places[image]
         is_known = image in self._tags_set
-        name = ""
+        put = None
         for number in self._plan.manifests_of(image):
             manifest, raw = self._plan.manifests[number], self._manifest(number)
-            if not is_known or not self._reads_back(repository, manifest, raw):
+            if not is_known or anew or self._found(repository, manifest) != raw:
                 own = tag if number == image.root else ""
-                name = self._put_manifest(repository, manifest, raw, own)
+                put = self._put_manifest(repository, manifest, raw, own)
         if is_known or not tag:
             return
         root = self._plan.manifests[image.root]
-        if name != tag:
-            self._client.put_manifest(repository, tag, self._manifest(image.root), root.media_type)
-        if (got := self._client.manifest_digest(repository, tag)) != root.digest:
-            raise RegistryError(f"{repository}:{tag}: set to {root.digest}, reads back as {got}")
+        said = put.said if put is not None and put.name == tag else None
+        if put is None or put.name != tag:
+            raw = self._manifest(image.root)
+            said = self._client.put_manifest(repository, tag, raw, root.media_type)
+        if said != root.digest:
+            self._require_tag(repository, tag, root.digest)
+
+    def _require_tag(self, repository: Repository, tag: str, digest: Digest) -> None:
+        got = self._client.settled(
+            repository,
+            lambda: self._client.manifest_digest(repository, tag),
+            lambda found: found == digest,
+        )
+        if got != digest:
+            raise RegistryError(f"{repository}:{tag}: set to {digest}, reads back as {got}")
+
+    def _heal(self, image: Image, refusal: RegistryError) -> None:
+        """Bring again what a registry has lost of an image's blobs."""
+        repository, _ = self._places[image]
+        _log.info("%s; asking for all of it again", printable(refusal.message, 400))
+        account = self._client.account(repository.host)
+        account.retried("what was there has gone", 0)
+        for number in self._plan.blobs_of(image):
+            blob = self._plan.blobs[number]
+            if not self._has(blob, repository):
+                self._send(blob, repository, partial(self._blob, blob))
+                account.arrived(Arrival.SENT, blob.size)
 
     def _put_manifest(
         self, repository: Repository, manifest: Manifest, raw: bytes, tag: str
-    ) -> str:
-        """Put a manifest, read it back by digest, and return the name under which it was put.
+    ) -> _Put:
+        """Put a manifest and read it back by digest.
 
         ``tag`` is the one it gets where the registry wants one, "" for a tag of its own.
         """
-        name = self._put(repository, manifest, raw, tag or tag_for(manifest.digest))
+        put = self._put(repository, manifest, raw, tag or tag_for(manifest.digest))
         with self._lock:
             self.manifests_sent += 1
-        if not self._reads_back(repository, manifest, raw):
+        self._client.account(repository.host).manifest_sent()
+        if not self._reads_back(repository, manifest, raw, put):
             raise RegistryError(
                 f"{repository}@{manifest.digest}: sent, and now it is not there unchanged",
                 hint="The registry or something before it alters manifests, and nobody can pull"
                 " this image by its digest. Look for a conversion setting.",
             )
-        return name
+        return put
 
-    def _put(self, repository: Repository, manifest: Manifest, raw: bytes, tag: str) -> str:
-        """Put a manifest by its digest, or else under a tag, and return which it was."""
-        host, digest = repository.host, str(manifest.digest)
+    def _put(self, repository: Repository, manifest: Manifest, raw: bytes, tag: str) -> _Put:
+        """Put a manifest by its digest, or else under a tag."""
+        host, name, media_type = repository.host, str(manifest.digest), manifest.media_type
         if self._client.takes_digests.get(host) is False:
-            self._client.put_manifest(repository, tag, raw, manifest.media_type)
-            return tag
+            return _Put(tag, self._client.put_manifest(repository, tag, raw, media_type))
         try:
-            self._client.put_manifest(repository, digest, raw, manifest.media_type)
+            said = self._client.put_manifest(repository, name, raw, media_type)
         except RegistryError as refusal:
-            if self._client.takes_digests.get(host) or refusal.status not in _MAY_WANT_A_TAG:
+            may_want_tag = refusal.status in _MAY_WANT_A_TAG and refusal.code not in _GONE
+            if self._client.takes_digests.get(host) or not may_want_tag:
                 raise
-            self._put_instead(repository, tag, raw, manifest.media_type, refusal)
-            return tag
+            return self._put_instead(repository, tag, raw, media_type, refusal)
         self._client.takes_digests.setdefault(host, True)
-        return digest
+        return _Put(name, said)
 
     def _put_instead(
         self, repository: Repository, tag: str, raw: bytes, media_type: str, refusal: RegistryError
-    ) -> None:
+    ) -> _Put:
         """Put under a tag what was refused by digest; refused again, it had another reason."""
         try:
-            self._client.put_manifest(repository, tag, raw, media_type)
+            said = self._client.put_manifest(repository, tag, raw, media_type)
         except RegistryError:
             raise refusal from None
         self._use_tags(repository.host, refusal)
+        return _Put(tag, said)
 
     def _use_tags(self, host: str, refusal: RegistryError) -> None:
         with self._lock:
@@ -211,12 +303,45 @@ class RegistryDestination(BlobDestination):
             said = f"{refusal.status} {refusal.code}".strip()
             self._say(f"{host} refuses manifests by digest ({said}): tags are used instead")
 
-    def _reads_back(self, repository: Repository, manifest: Manifest, raw: bytes) -> bool:
+    def _reads_back(
+        self, repository: Repository, manifest: Manifest, raw: bytes, put: _Put
+    ) -> bool:
+        """Read back what was put; what is not there yet may show soon.
+
+        Not where the registry says that it made something else of it, nor again at a host where
+        it has been waited for in vain.
+        """
+        if put.said not in (None, manifest.digest) or repository.host in self._hiding:
+            return self._found(repository, manifest) == raw
+        found = self._client.settled(
+            repository, lambda: self._found(repository, manifest), lambda seen: seen is not None
+        )
+        if found is None:
+            self._hiding.add(repository.host)
+        return found == raw
+
+    def _found(self, repository: Repository, manifest: Manifest) -> bytes | None:
+        """Return what is under a manifest's digest: None for nothing, b"" for what is wrong."""
         try:
-            found = self._client.read_manifest(repository, str(manifest.digest))
-        except (NotFound, IntegrityError):
-            return False
-        return found.raw == raw
+            return self._client.read_manifest(repository, str(manifest.digest)).raw
+        except NotFound:
+            return None
+        except IntegrityError:
+            return b""
+
+
+class _Holder(NamedTuple):
+    """A repository that has a blob: this run has seen to it, or it is hearsay."""
+
+    repository: Repository
+    is_sure: bool
+
+
+class _Put(NamedTuple):
+    """The name under which a manifest was put, and the digest that the registry gave it."""
+
+    name: str
+    said: Digest | None
 
 
 def tag_for(digest: Digest) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airgap.errors import IntegrityError, RegistryError
 from airgap.registry.channel import Call
-from airgap.registry.retry import Attempts, Temporary
+from airgap.registry.retry import Temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +43,18 @@ class Download:
         promised or another length, RegistryError, Interrupted. May be called for another
         repository after it failed: it goes on at ``position``.
         """
-        attempts = Attempts(self._channel.clock)
+        attempts, account = self._channel.attempts(scope), self._channel.account(scope)
         self._etag, self._ranges = "", True
         while self.position < self._size:
             try:
                 for piece in self._part(scope):
                     self.position += len(piece)
                     attempts.progressed(len(piece))
+                    account.received(len(piece))
                     yield piece
             except Temporary as fault:
                 attempts.failed(fault)
+        account.fetched()
 
     def _part(self, scope: Scope) -> Iterator[bytes]:
         """Yield what one answer holds of the bytes from ``position`` on."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
@@ -18,17 +19,33 @@ from airgap.errors import RegistryError, printable
 if TYPE_CHECKING:
     from airgap.digest import Digest
 
+HUB_API = "registry-1.docker.io"
+"""Where docker.io answers."""
+
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _LEGACY_ADDRESS = re.compile(r"[0-9a-fx.]+", re.ASCII | re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def authority(url: str) -> str:
     """Return ``host:port`` of a URL in the one form in which they are compared."""
     parts = urlsplit(url)
+    return _authority(parts.scheme, parts.netloc)
+
+
+@lru_cache(maxsize=1024)
+def _authority(scheme: str, netloc: str) -> str:
+    parts = SplitResult(scheme, netloc, "", "", "")
     host = (parts.hostname or "").rstrip(".")
-    port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def registry(url: str) -> str:
+    """Return ``host[:port]`` of a registry's URL as references name it."""
+    host = urlsplit(url).netloc
+    return "docker.io" if host == HUB_API else host
 
 
 def shown(url: str) -> str:
@@ -132,7 +149,7 @@ def _literal(host: str) -> _Address | None:
 def _resolved(base: str, location: str) -> SplitResult:
     """Join and split; control characters are refused first, as ``urlsplit`` drops them."""
     try:
-        if any(character <= " " or character == "\x7f" for character in location):
+        if _CONTROL.search(location):
             raise ValueError("a control character")
         parts = urlsplit(urljoin(base, location))
         _ = parts.port

@@ -15,11 +15,14 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airgap import limits
-from airgap.errors import AirgapError, Interrupted, Unreachable, printable
+from airgap.errors import AirgapError, Interrupted, RegistryError, Unreachable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from threading import Event
+
+    Told = Callable[[str, float], None]
+    """Is told why something is tried again, and after how many seconds."""
 
 T = TypeVar("T")
 
@@ -32,6 +35,9 @@ _FIRST_DELAY = 1.0
 _LONGEST_DELAY = 60.0
 _LONGEST_REQUESTED_DELAY = 300.0
 _PROGRESS = limits.MIB
+
+# Of a first delay: how long what was just written may take to show everywhere, 30 s together.
+_SHOWING = (0.2, 0.4, 0.8, 1.6, 3.0, 4.0, 5.0, 5.0, 5.0, 5.0)
 
 ATTEMPTS_BY_STATUS = {
     408: ATTEMPTS,
@@ -83,6 +89,8 @@ class Temporary(Exception):
 
     ``wait`` is the delay in seconds that the other side asked for. ``at_once`` marks a
     connection that was closed while idle: the first time, there is nothing to wait for.
+    ``timed_out`` says that an answer did not come in time, ``why`` what happened, in few words,
+    where neither that nor the error's status says it.
     """
 
     def __init__(
@@ -92,19 +100,64 @@ class Temporary(Exception):
         attempts: int = ATTEMPTS,
         wait: float | None = None,
         at_once: bool = False,
+        timed_out: bool = False,
+        why: str = "",
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.attempts = attempts
         self.wait = wait
         self.at_once = at_once
+        self.timed_out = timed_out
+        self._why = why
+
+    @property
+    def why(self) -> str:
+        """What happened, in words that are the same each time it happens."""
+        status = self.error.status if isinstance(self.error, RegistryError) else None
+        if self._why or self.timed_out:
+            return self._why or "no answer in time"
+        if status is not None:
+            return f"answer {status}"
+        return "no connection" if isinstance(self.error, Unreachable) else "wrong content"
+
+
+def _nobody(why: str, seconds: float) -> None:
+    """Tell nobody."""
+
+
+class Standing:
+    """What may still be hoped of a host, shared by all that is tried there.
+
+    Once a piece of work has spent all its attempts on it, every other one has one attempt, until
+    the host gives a sound answer again: ten thousand images do not each wait for a lost host.
+    """
+
+    def __init__(self) -> None:
+        self.is_lost = False
+
+    def given_up(self) -> None:
+        """Take note that a piece of work has no attempt left."""
+        self.is_lost = True
+
+    def answered(self) -> None:
+        """Take note of a sound answer, whatever it said."""
+        self.is_lost = False
 
 
 class Attempts:
-    """Counts the failures of one piece of work, and waits after each as long as is right."""
+    """Counts the failures of one piece of work, and waits after each as long as is right.
 
-    def __init__(self, clock: Clock) -> None:
+    ``told`` hears of each that is followed by another attempt. ``standing`` is that of the
+    host which the work needs.
+    """
+
+    def __init__(
+        self, clock: Clock, told: Told = _nobody, standing: Standing | None = None
+    ) -> None:
         self._clock = clock
+        self._told = told
+        self._standing = standing or Standing()
         self._began = clock.monotonic()
         self._failures: Counter[int] = Counter()
         self._progress = 0
@@ -112,20 +165,27 @@ class Attempts:
     def failed(self, fault: Temporary) -> None:
         """Wait before the next attempt, or raise the fault's error: there is none left.
 
-        The delay doubles, with full jitter. A longer delay than five minutes that the other
+        The delay doubles, and half of it is chance: all attempts together take 15 s at least,
+        in which a registry may start again. A longer delay than five minutes that the other
         side asks for is not waited for: the error says how long it is.
         """
         self._failures[fault.attempts] += 1
         count = self._failures.total()
+        if self._standing.is_lost and isinstance(fault.error, Unreachable):
+            raise self._given_up(fault.error, count, "as were others before") from fault
         if self._failures[fault.attempts] >= fault.attempts or count >= ATTEMPTS:
+            if count >= ATTEMPTS and isinstance(fault.error, Unreachable):
+                self._standing.given_up()
             raise self._given_up(fault.error, count) from fault
         if fault.wait is not None and fault.wait > _LONGEST_REQUESTED_DELAY:
             fault.error.hint = f"The host asks to wait {fault.wait:.0f} seconds; run again then."
             raise self._given_up(fault.error, count) from fault
         if fault.at_once and count == 1:
+            self._told(fault.why, 0)
             return
         ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (count - 1))
-        delay = random.uniform(0, ceiling) if fault.wait is None else fault.wait
+        delay = random.uniform(ceiling / 2, ceiling) if fault.wait is None else fault.wait
+        self._told(fault.why, delay)
         _log.info("%s; trying again in %.1f s", printable(fault.error.message, 400), delay)
         self._clock.sleep(delay)
 
@@ -136,22 +196,37 @@ class Attempts:
             self._progress = 0
             self._failures.clear()
 
-    def _given_up(self, error: AirgapError, count: int) -> AirgapError:
+    def _given_up(self, error: AirgapError, count: int, also: str = "") -> AirgapError:
         seconds = self._clock.monotonic() - self._began
-        if count > 1:
-            error.message += f" (given up after {count} attempts in {seconds:.0f} s)"
+        if count > 1 or also:
+            tries = "1 attempt" if count == 1 else f"{count} attempts in {seconds:.0f} s"
+            error.message += f" (given up after {tries}{f', {also}' if also else ''})"
             error.args = (error.message,)
         return error
 
 
-def persist(clock: Clock, attempt: Callable[[], T]) -> T:
+def persist(attempts: Attempts, attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, trying again while it raises Temporary."""
-    attempts = Attempts(clock)
     while True:
         try:
             return attempt()
         except Temporary as fault:
             attempts.failed(fault)
+
+
+def until_it_shows(
+    clock: Clock, look: Callable[[], T], is_there: Callable[[T], bool], told: Told = _nobody
+) -> T:
+    """Look for what was just written, for half a minute; return what was seen last.
+
+    Some registries have storage, or copies of themselves, that lag behind.
+    """
+    for part in _SHOWING:
+        if is_there(seen := look()):
+            return seen
+        told("written, and not there yet", part * _FIRST_DELAY)
+        clock.sleep(part * _FIRST_DELAY)
+    return look()
 
 
 def requested_delay(headers: Mapping[str, str]) -> float | None:

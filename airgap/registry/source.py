@@ -32,12 +32,15 @@ class RegistrySource:
         local = {catalog.image for catalog in plan.catalogs if catalog.pin is None}
         made = plan.made_here
         self._carried: set[Blob] = set()
+        self._lanes: dict[Repository, str] = {}
         for position, image in enumerate(plan.images):
             if position not in made:
                 self._carried.update(plan.blobs[number] for number in plan.blobs_of(image))
             if position in local:
                 continue
-            repository = ImageReference.parse(image.reference).repository
+            reference = ImageReference.parse(image.reference)
+            repository = reference.repository
+            self._lanes.setdefault(repository, client.lane(reference))
             for number in plan.blobs_of(image):
                 self._repositories[plan.blobs[number]][repository] = None
 
@@ -62,6 +65,11 @@ class RegistrySource:
             yield from self._client.blob(last, blob.digest, blob.size, offset)
         except NotFound as error:
             raise error if blob in self._carried else _made_anew(blob) from error
+
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that is asked for a blob, "" when it is in none."""
+        known = self._repositories.get(blob)
+        return self._lanes[next(iter(known))] if known else ""
 
     def origin(self, blob: Blob) -> str:
         """Return where a blob comes from, for errors: the last repository that is asked."""

@@ -17,11 +17,12 @@ import http.client
 import logging
 import ssl
 import threading
+from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, cast
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import requests.utils
 import urllib3
@@ -42,29 +43,57 @@ from urllib3.exceptions import TimeoutError as AnyTimeoutError
 from airgap import __version__, limits
 from airgap.errors import RegistryError, Unreachable, UsageError, printable
 from airgap.reference import is_hub
-from airgap.registry import locations
+from airgap.registry import locations, pace
+from airgap.registry.account import Account
+from airgap.registry.pace import Pace
 from airgap.registry.proxies import Proxies
-from airgap.registry.retry import Clock, StoppableClock, Temporary, requested_delay
+from airgap.registry.retry import (
+    ATTEMPTS_BY_STATUS,
+    Attempts,
+    Clock,
+    Standing,
+    StoppableClock,
+    Temporary,
+    requested_delay,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from urllib3.connectionpool import HTTPConnectionPool
 
     from airgap.digest import Bytes
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = urllib3.Timeout(connect=10, read=60)
-# The first number also limits each write; the second is how long a registry may take to
-# check and move a large blob once it has it.
-_UPLOAD_TIMEOUT = urllib3.Timeout(connect=60, read=300)
 _HOSTS = 64
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_LOST_SECONDS = 30
-"""A host that could not be connected to for so long is not waited for by every image again."""
+_CONNECTIONS = 64
+"""How many idle ones are kept, of how many hosts, and of each."""
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
-_HUB_API = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a host may be silent before a connection to it is given up, in seconds.
+
+    ``connect`` until it takes a connection, ``read`` between two pieces of an answer, ``write``
+    until it takes a piece of an upload, ``verdict`` until it has checked and moved a large blob
+    that it has whole.
+    """
+
+    connect: float = 10
+    read: float = 60
+    write: float = 60
+    verdict: float = 300
+
+    def timeout(self, *, sending: bool) -> urllib3.Timeout:
+        """Return the limits of one request, with a body to send or without."""
+        if sending:  # The first number limits each write, too.
+            return urllib3.Timeout(connect=self.write, read=self.verdict)
+        return urllib3.Timeout(connect=self.connect, read=self.read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +101,8 @@ class Request:
     """One request. ``what`` says in errors what was being done.
 
     ``body`` is given anew for every attempt, with its ``length`` in bytes. ``insecure``: TLS
-    is not verified. ``authorization`` never leaves the request's own host.
+    is not verified. ``authorization`` never leaves the request's own host. ``lane`` is the
+    registry on whose account it goes, wherever it is redirected to; "" for none.
     """
 
     method: str
@@ -83,6 +113,7 @@ class Request:
     body: Callable[[], Iterator[Bytes]] | bytes | None = None
     length: int = 0
     insecure: bool = False
+    lane: str = ""
 
 
 class Answer:
@@ -91,11 +122,25 @@ class Answer:
     ``url`` is where it came from; ``redirected`` says that this is not where it was asked for.
     """
 
-    __slots__ = ("_clock", "_raw", "headers", "redirected", "status", "url", "what")
+    __slots__ = (
+        "_clock",
+        "_lane",
+        "_pace",
+        "_raw",
+        "headers",
+        "redirected",
+        "status",
+        "url",
+        "what",
+    )
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock) -> None:
+    def __init__(
+        self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock, pace: Pace
+    ) -> None:
         self._raw = raw
         self._clock = clock
+        self._pace = pace
+        self._lane = request.lane
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = request.url
@@ -138,6 +183,7 @@ class Answer:
             parts.append(part)
             gathered += len(part)
             count += len(part)
+            self._pace.moved(self._lane, len(part))
             if gathered == limits.CHUNK:
                 yield parts[0] if len(parts) == 1 else b"".join(parts)
                 parts, gathered = [], 0
@@ -197,12 +243,13 @@ class Answer:
         try:
             return self._raw.read1(limit, decode_content=False)
         except AnyTimeoutError as error:
-            raise self._broken("nothing arrived for a minute") from error
+            raise self._broken("nothing arrived for too long") from error
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
             raise self._broken(f"the connection broke: {_reason(error)}") from error
 
     def _broken(self, why: str) -> Temporary:
         self._raw.close()
+        self._pace.too_much(self._lane)
         return Temporary(Unreachable(f"{self.what}: {locations.authority(self.url)}: {why}"))
 
 
@@ -210,7 +257,8 @@ class Transport:
     """The connections of a run, for any number of threads.
 
     ``insecure`` names the hosts (``host[:port]``) whose TLS is not verified, and which are
-    spoken to in plain HTTP when they have no TLS.
+    spoken to in plain HTTP when they have no TLS. ``pace`` says how many requests a registry
+    should be given at once, ``most`` of them at most; nobody is held to it here.
     """
 
     def __init__(
@@ -219,10 +267,14 @@ class Transport:
         environ: Mapping[str, str],
         certificate_authority: Path | None = None,
         insecure: frozenset[str] = frozenset(),
-        workers: int = 8,
+        most: int = pace.MOST,
         clock: Clock | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience or Patience()
         self.clock: Clock = clock or StoppableClock(threading.Event())
+        self.pace = Pace(self.clock, most)
+        self.account = Account()
         # A host without a port is meant with either scheme's.
         self._insecure = frozenset(
             locations.authority(f"{scheme}://{host}")
@@ -230,12 +282,12 @@ class Transport:
             for scheme in ("https", "http")
         )
         self._proxies = Proxies.from_environ(environ)
-        self._workers = workers
         self._verified = _verifying_context(certificate_authority)
         self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._openers: dict[tuple[str, str, bool], urllib3.PoolManager | HTTPConnectionPool] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}
-        self._silent_since: dict[str, float] = {}
+        self._standings: dict[str, Standing] = defaultdict(Standing)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -243,6 +295,10 @@ class Transport:
         with self._lock:
             for manager in self._managers.values():
                 manager.clear()
+
+    def attempts(self, lane: str) -> Attempts:
+        """Return a count of failures for a piece of work at a registry, by its host."""
+        return Attempts(self.clock, self.account.of(lane).retried, self._standings[lane])
 
     def is_insecure(self, host: str) -> bool:
         """Say whether a host was named insecure."""
@@ -252,9 +308,10 @@ class Transport:
         """Return ``scheme://host[:port]`` of a registry.
 
         It is https, always, unless ``insecure``: then the host is asked once, and if it
-        speaks no TLS but answers in plain HTTP, it is http for the rest of the run.
+        speaks no TLS but answers in plain HTTP, it is http for the rest of the run. Raises
+        Temporary when that answer breaks off.
         """
-        api = _HUB_API if is_hub(host) else host
+        api = locations.HUB_API if is_hub(host) else host
         if not insecure:
             return f"https://{api}"
         with self._lock:
@@ -292,22 +349,35 @@ class Transport:
         """Make a request and follow no redirect; otherwise as ``send``."""
         self.clock.check()
         host = locations.authority(request.url)
-        self._wait_for(host)
-        body = request.body if isinstance(request.body, bytes | None) else Body(request.body())
+        self._wait_for(host, request)
+        body = self._body(request)
+        begun = self.clock.monotonic()
         try:
             raw = self._open(request, body)
         except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-            raise self._fault(host, error, request) from error
+            if _is_cut(error):
+                self.pace.too_much(request.lane)
+            raise _translated(error, request) from error
         finally:
             if isinstance(body, Body):
                 body.close()
-        self._silent_since.pop(host, None)
-        answer = Answer(raw, request, self.clock)
+        if raw.status not in ATTEMPTS_BY_STATUS:
+            self._standings[request.lane].answered()
+        if body is None:
+            self.pace.answered(request.lane, self.clock.monotonic() - begun)
+        answer = Answer(raw, request, self.clock, self.pace)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
+            self.pace.too_much(request.lane)
             self._rest(host, answer)
         return answer
+
+    def _body(self, request: Request) -> bytes | Body | None:
+        if isinstance(request.body, bytes | None):
+            self.pace.moved(request.lane, request.length)
+            return request.body
+        return Body(request.body(), lambda size: self.pace.moved(request.lane, size))
 
     def _open(self, request: Request, body: bytes | Body | None) -> urllib3.BaseHTTPResponse:
         headers = {
@@ -319,74 +389,90 @@ class Transport:
             headers["Authorization"] = request.authorization
         if body is not None:
             headers["Content-Length"] = str(request.length)
-        return self._manager(request).urlopen(
+        opener, target = self._way(request)
+        return opener.urlopen(
             request.method,
-            request.url,
-            body=body,
+            target,
+            body=cast("Iterable[bytes] | bytes | None", body),  # its types know no buffers
             headers=headers,
             redirect=False,
             retries=False,
             preload_content=False,
             decode_content=False,
-            timeout=_TIMEOUT if body is None else _UPLOAD_TIMEOUT,
+            timeout=self._patience.timeout(sending=body is not None),
         )
 
-    def _manager(self, request: Request) -> urllib3.PoolManager:
+    def _way(self, request: Request) -> tuple[urllib3.PoolManager | HTTPConnectionPool, str]:
+        """Return what opens a request, and what it is to be asked for.
+
+        That is the host's own pool where there is no proxy: a manager looks for it anew for
+        every request, which takes a tenth of its time.
+        """
         parts = urlsplit(request.url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        proxy = self._proxies.choose(parts.scheme, parts.hostname or "", port)
-        key = (proxy, request.insecure)
-        manager = self._managers.get(key)
-        if manager is None:
-            with self._lock:
-                manager = self._managers.setdefault(key, self._new_manager(*key))
-        return manager
+        key = (parts.scheme, parts.netloc, request.insecure)
+        opener = self._openers.get(key)
+        if opener is None:
+            opener = self._new_opener(parts, request.insecure)
+            opener = self._openers.setdefault(key, opener)
+        if isinstance(opener, urllib3.PoolManager):
+            return opener, request.url
+        return opener, urlunsplit(("", "", parts.path or "/", parts.query, ""))
+
+    def _new_opener(
+        self, parts: SplitResult, insecure: bool
+    ) -> urllib3.PoolManager | HTTPConnectionPool:
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        proxy = self._proxies.choose(parts.scheme, host, port)
+        with self._lock:
+            manager = self._managers.get((proxy, insecure))
+            if manager is None:
+                manager = self._managers[proxy, insecure] = self._new_manager(proxy, insecure)
+        return manager if proxy else manager.connection_from_host(host, port, parts.scheme)
 
     def _new_manager(self, proxy: str, insecure: bool) -> urllib3.PoolManager:
         context = _unverifying_context() if insecure else self._verified
         if insecure:
             # The operator named the host on the command line; once is enough.
             urllib3.disable_warnings(InsecureRequestWarning)
-        adapter = HTTPAdapter(_HOSTS, self._workers)
+        adapter = HTTPAdapter(_HOSTS, _CONNECTIONS)
         manager: urllib3.PoolManager
         if proxy:
             manager = adapter.proxy_manager_for(
                 proxy, proxy_ssl_context=self._verified, ssl_context=context
             )
         else:
-            adapter.init_poolmanager(_HOSTS, self._workers, ssl_context=context)
+            adapter.init_poolmanager(_HOSTS, _CONNECTIONS, ssl_context=context)
             manager = adapter.poolmanager
         return manager
 
-    def _fault(self, host: str, error: Exception, request: Request) -> Exception:
-        """Return what a failure means: final at once for a host that has been silent long."""
-        fault = _translated(error, request)
-        if not isinstance(error, NewConnectionError | ConnectTimeoutError):
-            return fault
-        now = self.clock.monotonic()
-        silent = now - self._silent_since.setdefault(host, now)
-        if isinstance(fault, Temporary) and silent >= _LOST_SECONDS:
-            told = f"{fault.error.message} (nor at any time in the last {silent:.0f} s)"
-            return Unreachable(told, hint=fault.error.hint)
-        return fault
-
     def _find_scheme(self, api: str) -> str | None:
-        """Return how an insecure host can be spoken to; None when it cannot be at all now."""
+        """Return how an insecure host can be spoken to; None when it cannot be at all now.
+
+        Raises Temporary when it has no TLS, and its plain answer breaks off: it is then not to
+        be spoken to in TLS.
+        """
+        no_tls = False
         for scheme in ("https", "http"):
-            probe = Request("GET", f"{scheme}://{api}/v2/", "", insecure=True)
+            probe = Request("GET", f"{scheme}://{api}/v2/", api, insecure=True)
             try:
                 self._open(probe, None).close()
-            except (SSLError, NewConnectionError, ProtocolError, ProxyError):
-                continue
-            except (HTTPError, OSError, http.client.HTTPException, ValueError):
-                return None
-            return scheme
+            except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+                if no_tls and isinstance(fault := _translated(error, probe), Temporary):
+                    raise fault from error
+                if not isinstance(
+                    error, SSLError | NewConnectionError | ProtocolError | ProxyError
+                ):
+                    return None
+                no_tls = isinstance(error, SSLError)
+            else:
+                return scheme
         return None
 
-    def _wait_for(self, host: str) -> None:
+    def _wait_for(self, host: str, request: Request) -> None:
         """Hold a request back while its host has asked for rest: it asked every thread."""
         until = self._resting.get(host)
         if until is not None and (delay := until - self.clock.monotonic()) > 0:
+            self.account.of(locations.registry(request.url)).waited(delay)
             self.clock.sleep(delay)
 
     def _rest(self, host: str, answer: Answer) -> None:
@@ -406,22 +492,28 @@ class BodyFailed(Exception):
 class Body:
     """The pieces of an upload. Raises BodyFailed for whatever their source raises.
 
-    Otherwise urllib3 would take an unreadable file for a broken connection.
+    Otherwise urllib3 would take an unreadable file for a broken connection. ``moved`` is told
+    the length of each piece that is given out.
     """
 
-    def __init__(self, pieces: Iterator[Bytes]) -> None:
+    def __init__(
+        self, pieces: Iterator[Bytes], moved: Callable[[int], None] = lambda size: None
+    ) -> None:
         self._pieces = pieces
+        self._moved = moved
 
     def __iter__(self) -> Iterator[Bytes]:
         return self
 
     def __next__(self) -> Bytes:
         try:
-            return next(self._pieces)
+            piece = next(self._pieces)
         except StopIteration:
             raise
         except Exception as error:
             raise BodyFailed(error) from error
+        self._moved(len(piece))
+        return piece
 
     def close(self) -> None:
         """End the source, when an upload ends before it."""
@@ -477,12 +569,19 @@ def _translated(error: Exception, request: Request) -> Exception:
         message = f"{where}: cannot connect: {_reason(error)}"
         return Temporary(Unreachable(message, hint="Check host and port, and that it runs."))
     if isinstance(error, AnyTimeoutError):
-        return Temporary(Unreachable(f"{where}: no answer in time"))
+        return Temporary(Unreachable(f"{where}: no answer in time"), timed_out=True)
     if isinstance(error, ProtocolError | OSError | http.client.HTTPException):
         closed = isinstance(_innermost(error), ConnectionError)
         message = f"{where}: the connection broke: {_reason(error)}"
         return Temporary(Unreachable(message), at_once=closed)
     return RegistryError(f"{where}: not a usable request or answer: {_reason(error)}")
+
+
+def _is_cut(error: Exception) -> bool:
+    """Say whether a connection was cut under way; one that was closed while idle is not."""
+    inner = _innermost(error)
+    is_idle = isinstance(inner, http.client.RemoteDisconnected)
+    return isinstance(inner, ConnectionResetError | AnyTimeoutError) and not is_idle
 
 
 def _tls_failure(error: Exception, where: str, host: str) -> Exception:

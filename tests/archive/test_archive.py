@@ -276,6 +276,7 @@ def _interrupted(path: Path, content: _Interrupting) -> None:
 
 def fill_without_saving(path: Path, content: Content) -> None:
     """As after a kill: the state stays, nothing is finished."""
+    from airgap.crew import AtMost
     from airgap.transfer import transfer
 
     stop, state = threading.Event(), State(path)
@@ -283,7 +284,7 @@ def fill_without_saving(path: Path, content: Content) -> None:
         with ArchiveWriter(path, state, stop, believe=state.same_boot) as archive:
             transfer(
                 archive.plan, archive.plan.images, content, archive,
-                workers=1, progress=SILENT, stop=stop,
+                lanes=AtMost(1), progress=SILENT, stop=stop,
             )  # fmt: skip
     finally:
         state.release(finished=False)

@@ -159,7 +159,7 @@ class TestReadAgain:
         ],
     )
     def test_odd_catalogs_are_the_same(self, tmp_path: Path, catalog: Catalog) -> None:
-        assert again(catalog, tmp_path / "index.db") == catalog
+        assert replace(again(catalog, tmp_path / "index.db"), problems=()) == catalog
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(
@@ -180,7 +180,7 @@ class TestReadAgain:
             for name, (lower, skips) in graph.items()
         ]
         catalog = of_entries(*entries)
-        assert again(catalog, tmp_path / "index.db") == catalog
+        assert replace(again(catalog, tmp_path / "index.db"), problems=()) == catalog
 
     def test_bundles_of_one_name_want_the_images_of_all(self, tmp_path: Path) -> None:
         packages = tuple(

@@ -119,6 +119,18 @@ def test_what_nothing_meets_is_told() -> None:
     assert found.further == ()
 
 
+def test_what_is_needed_and_what_nothing_meets_is_put_into_words() -> None:
+    apps = [bundle(name, "1.0.0", BLUE, Undecided("cel"), RED) for name in ("app", "too")]
+    blue = bundle("blue", "1.0.0", provides=(BLUE,))
+    own = bundle("own", "1.0.0", provides=(RED,))
+    found = resolve(catalog(*apps, blue, own), [*apps, own])
+    assert list(found.in_words()) == [
+        f"{blue.name} of package blue is needed too, by {apps[0].name}, {apps[1].name}: {BLUE}",
+        f"nothing in the catalog meets what is needed by {apps[0].name}, {apps[1].name}:"
+        " something of type cel",
+    ]
+
+
 def test_who_requires_one_another_comes_to_an_end() -> None:
     one = bundle("one", "1.0.0", GREEN, provides=(BLUE,))
     two = bundle("two", "1.0.0", BLUE, provides=(GREEN,))

@@ -89,6 +89,8 @@ class TestJson:
             b'{"b": NaN}',
             b'{"b": "\x01"}',
             b"---\n",
+            b"---\nb: 2\n",
+            b"\0",
         ],
     )
     def test_no_tail_is_silently_left_out(self, size: int, tail: bytes) -> None:
@@ -101,6 +103,18 @@ class TestJson:
 
 def test_json_that_is_nested_too_deeply_is_refused() -> None:
     assert values(b'{"a":' * 100_000, 4096) == ["?"]
+
+
+@pytest.mark.parametrize("inside", [b"[%s]", b'{"a":%s}'])
+def test_json_may_be_nested_as_deeply_as_yaml_may_wherever_it_is_read(inside: bytes) -> None:
+    deepest = b"1"
+    for _ in range(limits.CATALOG_NESTING - 1):
+        deepest = inside.replace(b"%s", deepest)
+    for depth, held in ((0, deepest), (1, inside.replace(b"%s", deepest))):
+        as_json, as_yaml = b'{"x":%s}' % held, b'--- {"x": %s}\n' % held
+        readable = [isinstance(next(read([raw])), Document) for raw in (as_json, as_yaml)]
+        assert readable == [not depth, not depth]
+    assert values(as_json + b'{"b":2}', 4096) == ["?", {"b": 2}]
 
 
 def test_json_numbers_that_are_too_large_stay_text() -> None:

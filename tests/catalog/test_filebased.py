@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ class TestModel:
         assert (catalog.packages, catalog.images) == (ETCD.packages, ETCD.images)
 
     def test_a_bundle_in_no_channel_has_no_package(self, tmp_path: Path) -> None:
-        catalog = read(tmp_path, index=as_yaml([DOCUMENTS[0], DOCUMENTS[2]]))
+        catalog = read(tmp_path, index=as_yaml([DOCUMENTS[2]]))
         assert [(bundle.package, bundle.name) for bundle in catalog.bundles] == [("", "etcd.3")]
         assert catalog.problems == ()
 
@@ -182,6 +183,29 @@ class TestModel:
         )
         assert catalog.packages[0].channels[0].head == ""
         assert "circle" in catalog.problems[0]
+
+    @pytest.mark.parametrize("default", [None, "", "beta"])
+    def test_a_default_channel_that_is_none_is_said(self, tmp_path: Path, default: Any) -> None:
+        package = {**DOCUMENTS[0], "defaultChannel": default}
+        catalog = read(tmp_path, index=as_yaml([package, *DOCUMENTS[1:]]))
+        assert catalog.packages[0].default_channel == (default or "")
+        assert catalog.problems == (
+            "index: document 1, line 2: package 'etcd': no default channel",
+        )
+
+    def test_a_bundle_that_replaces_or_skips_itself_is_said(self, tmp_path: Path) -> None:
+        for itself in ({"replaces": "etcd.3"}, {"skips": ["etcd.3"]}):
+            channel = {**DOCUMENTS[1], "entries": [{"name": "etcd.3", **itself}]}
+            catalog = read(tmp_path, index=as_yaml([DOCUMENTS[0], channel, *DOCUMENTS[2:]]))
+            assert "circle: etcd.3, etcd.3" in catalog.problems[0]
+            assert len(catalog.packages[0].channels[0].entries) == 1
+
+    def test_the_first_on_a_walk_through_the_files_counts(self, tmp_path: Path) -> None:
+        files = {
+            f"{folder}/x": as_yaml([{**DOCUMENTS[0], "defaultChannel": folder}])
+            for folder in ("a", "a-b")
+        }
+        assert read(tmp_path, **files).packages[0].default_channel == "a"
 
     def test_a_very_long_channel_is_read(self, tmp_path: Path) -> None:
         count = 20_000
@@ -404,26 +428,32 @@ VECTORS: dict[str, tuple[dict[str, str | bytes], tuple[str, ...] | None]] = {
     "fbc-08": ({"a": '[{"image": "a"}]'}, None),
     "fbc-09": ({"a": "image: a\n--- # c\nimage: b\n...\n---\nimage: c\n"}, ("a", "b", "c")),
     "fbc-10": ({"a": "image: a\nimage: b\n"}, ("b",)),
-    "fbc-13": ({".hidden/x.yaml": "image: a", ".x.yaml": "image: b"}, ("a", "b")),
+    "fbc-13": ({".hidden/x.yaml": "image: a", ".x.yaml": "image: b"}, ("a", "b", "outside")),
+    "fbc-14": ({"a": "image: a"}, None),
 }
 """What the vectors describe; None where ``oc`` gives up."""
 
-ELSEWHERE = {"fbc-14": "test_a_link_to_a_directory_is_not_followed_and_said"}
+LINKS = {"fbc-13": "../outside/file", "fbc-14": "../outside"}
+"""Where a link leads to that is described as well."""
 
 
 def test_every_vector_has_its_test() -> None:
-    assert {vector["id"] for vector in vectors("fbc")} == VECTORS.keys() | ELSEWHERE.keys()
+    assert {vector["id"] for vector in vectors("fbc")} == VECTORS.keys()
 
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_reads_what_oc_reads_and_where_oc_gives_up_says_so(tmp_path: Path, name: str) -> None:
     files, expected = VECTORS[name]
+    configs = written(tmp_path, {"outside/file": "image: outside"}) / "configs"
+    if name in LINKS:
+        configs.mkdir()
+        (configs / "link").symlink_to(LINKS[name])
     if expected is not None:
-        catalog = read(tmp_path, **files)
+        catalog = read(configs, **files)
         assert (catalog.images, catalog.unreadable) == (expected, ())
         return
     try:
-        assert read(tmp_path, **files).unreadable
+        assert read(configs, **files).unreadable
     except CatalogError:
         assert len(files) == 1
 
@@ -450,14 +480,21 @@ class TestContents:
         properties = [{"type": "olm.bundle.object", "value": {"data": text}} for text in data]
         broken = [
             {"type": "olm.bundle.object", "value": value}
-            for value in ({"data": "!!!"}, {"data": "eA=="}, {"ref": "objects/x"}, "x")
+            for value in (
+                {"data": "!!!"},
+                {"data": "eA=="},
+                {"data": base64.b64encode(gzip.compress(json.dumps(csv).encode())).decode()},
+                {"data": base64.b64encode(b"[" * 100_000).decode()},
+                {"ref": "objects/x"},
+                "x",
+            )
         ]
         bundle = {**DOCUMENTS[3], "properties": properties + broken}
         tree = LocalTree(written(tmp_path, {"index": json.dumps(bundle)}))
         (content,) = filebased_contents.contents(tree, "")
         assert json.loads(content.csv) == csv
         assert content.objects == '{"kind":"Service"}' + content.csv
-        assert len(content.properties) == 4
+        assert len(content.properties) == len(broken)
         assert content.plurals == {Api("g", "v1", "Etcd"): "etcds"}
 
     def test_deprecated_bundles_are_named(self, tmp_path: Path) -> None:

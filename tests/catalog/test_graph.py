@@ -72,6 +72,7 @@ def test_finds_no_fault_in_a_sound_channel(sound: Channel) -> None:
         (channel(entry("a2"), entry("a1")), "several heads: a1, a2"),
         (channel(entry("a3", "a2"), entry("a2", "a1"), entry("a1", "a2")), "circle of bundles"),
         (channel(entry("a1"), entry("a2", "a1")), "head a1, but nothing replaces a2"),
+        (Channel("c", "", (entry("a1"),)), "no head is named, but nothing replaces a1"),
         (
             channel(entry("a3", "gone", "a2"), entry("a2", "a1"), entry("a1")),
             "no path from the head leads to: a1",

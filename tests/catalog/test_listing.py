@@ -84,7 +84,7 @@ def test_bundles_in_no_channel_count_for_the_whole_package_alone() -> None:
         (["vaul"], [], "no package 'vaul' in the catalog: did you mean vault?"),
         (["nothing"], [], "no package 'nothing' in the catalog: nothing comes near"),
         ([], ["stabel"], "no channel 'stabel' in the catalog: did you mean stable?"),
-        (["all"], ["stable"], "no channel 'stable' in the catalog: nothing comes near"),
+        (["all"], ["stable"], "no channel 'stable' in the packages named: nothing comes near"),
         (["a\x1b[31m"], [], "no package 'a\\x1b[31m' in the catalog: nothing comes near"),
     ],
 )

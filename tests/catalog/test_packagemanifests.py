@@ -123,6 +123,17 @@ class TestPackages:
         package = f"packageName: p\nchannels: [{{name: c, currentCSV: etcd.{count - 1}}}]"
         assert len(entries(read(tmp_path, {**files, "package.yaml": package}))) == count
 
+    def test_channels_may_not_be_much_more_than_what_is_in_the_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        channels = ",".join(f"{{name: c{number}, currentCSV: etcd.3}}" for number in range(10))
+        files = CHAIN | {"etcd.package.yaml": f"packageName: etcd\nchannels: [{channels}]"}
+        monkeypatch.setattr(packagemanifests, "_STEPS", 50)
+        assert len(read(tmp_path, files).packages[0].channels) == 10
+        monkeypatch.setattr(packagemanifests, "_STEPS", 49)
+        with pytest.raises(CatalogError, match="more than 49 entries"):
+            read(tmp_path, files)
+
     @pytest.mark.parametrize(
         ("text", "default", "said"),
         [
@@ -141,6 +152,16 @@ class TestPackages:
         assert catalog.packages[0].default_channel == default
         assert [channel.name for channel in catalog.packages[0].channels] == ["a", "b"]
         assert bool(catalog.problems) == said
+
+    def test_of_two_csvs_the_first_on_a_walk_through_the_files_counts(self, tmp_path: Path) -> None:
+        files: dict[str, str | bytes] = {
+            f"{folder}/x.yaml": csv("etcd.1", relatedImages=[{"image": folder}])
+            for folder in ("a-b", "a", "a.b")
+        }
+        assert read(tmp_path, files).images == ("a",)
+        first, *_ = gathered(tmp_path, {})
+        assert json.loads(first.csv)["spec"]["relatedImages"] == [{"image": "a"}]
+        assert len(first.objects) == len(first.csv)
 
     def test_what_stands_twice_counts_once(self, tmp_path: Path) -> None:
         again: dict[str, str | bytes] = {
@@ -262,6 +283,11 @@ class TestPlaces:
             )
         )
         assert packagemanifests.places(image) == ("manifests/a", "manifests/b", "manifests/b2/1")
+
+    def test_are_not_hidden(self) -> None:
+        names = ("m/.old/a.package.yaml", "m/b/b.package.yaml", ".git/c.package.yaml")
+        image = tree(layer(*map(file, names), file("m/c/.package.yaml")))
+        assert packagemanifests.places(image) == ("m/b",)
 
     def test_may_have_names_that_are_longer_in_lower_case(self) -> None:
         image = tree(layer(file("m/\u0130\u0130x/foo.package.yaml", PACKAGE.encode())))
@@ -404,7 +430,11 @@ class TestClusterServiceVersion:
         found = clusterserviceversion.parse({"spec": spec})
         assert found.provides == (Api("g.io", "v1", "Etcd"), Api("p.io", "v1", "P"))
         assert found.requires == (Api("h.io", "v2", "N"),)
-        assert list(found.plurals.values()) == ["etcds", "ps"]
+        assert found.plurals == {
+            Api("g.io", "v1", "Etcd"): "etcds",
+            Api("p.io", "v1", "P"): "ps",
+            Api("h.io", "v2", "N"): "n",
+        }
 
 
 def gathered(top: Path, files: dict[str, str | bytes]) -> list[BundleContent]:

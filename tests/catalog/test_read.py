@@ -346,6 +346,12 @@ class TestOnTheLocalDisk:
         with pytest.raises(UsageError, match="Permission denied"):
             read_local(guarded)
 
+    def test_of_what_is_no_catalog_the_first_fault_is_said(self, tmp_path: Path) -> None:
+        top = written(tmp_path, {"b.yaml": "x: 1\na: [", "c.json": "{", "README.md": "a: ["})
+        with pytest.raises(CatalogError, match="no catalog in") as caught:
+            read_local(top)
+        assert "b.yaml: document 1, line 3: not valid YAML" in str(caught.value.hint)
+
     def test_what_is_no_catalog_is_refused(self, tmp_path: Path) -> None:
         top = written(tmp_path, {"a": "prose", "b/c.yaml": "kind: Service\n"})
         with pytest.raises(CatalogError, match=r"no catalog in .*: no database"):
@@ -356,12 +362,26 @@ class TestOnTheLocalDisk:
             read_local(top / "a")
 
 
-SQLITE_VECTORS = {
-    "sqlite-02": "test_sqlite: levels without a column bundlepath are read",
-    "sqlite-03": "test_sqlite: every journal mode is read",
-    "sqlite-04": "here: what is no database is passed over",
+SQLITE_VECTORS: dict[str, tuple[str, dict[str, bytes]]] = {
+    "sqlite-02": (
+        "CREATE TABLE operatorbundle (name);"
+        "CREATE TABLE related_image (image, operatorbundle_name);"
+        "INSERT INTO related_image VALUES ('one', 'b')",
+        {},
+    ),
+    "sqlite-03": (f"PRAGMA journal_mode = WAL; {_catalog('one')}", {}),
+    "sqlite-04": (_catalog("one"), {"bundles.db": b"", "database/index.db": b"some text"}),
 }
+"""What the vectors describe: a catalog's database, and files that are found before it."""
 
 
-def test_every_vector_about_databases_has_its_test() -> None:
+def test_every_vector_about_databases_has_its_case() -> None:
     assert {vector["id"] for vector in vectors("sqlite")} == SQLITE_VECTORS.keys()
+
+
+@pytest.mark.parametrize("vector", SQLITE_VECTORS)
+def test_reads_databases_that_oc_passes_over_or_fails_with(tmp_path: Path, vector: str) -> None:
+    script, others = SQLITE_VECTORS[vector]
+    members = [file(path, content) for path, content in others.items()]
+    image = tree(layer(*members, file("z/catalog", _made(tmp_path / "made", script))))
+    assert places(read(image, {})) == ("z/catalog", ("one",))

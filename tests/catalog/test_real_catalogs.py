@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-import zstandard
 
 from airgap.catalog import (
     clusterserviceversion,
@@ -24,9 +23,11 @@ from airgap.catalog import (
 from airgap.catalog.as_database import save
 from airgap.catalog.database_writer import write
 from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, read, read_local
+from airgap.catalog.select import HEAD, PackageChoice, Selection, select
 from airgap.catalog.tree import LocalFile, LocalTree
 from airgap.oci.rootfs import FileTree, Layer
 from tests.support.layers import file, layer, tree
+from tests.support.published import beside, databases, name, unpacked
 from tests.support.shared import SHARED, needs_shared, shared
 from tests.support.trees import image_of, written
 
@@ -37,51 +38,32 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).resolve().parents[1] / "data" / "catalogs"
 
 
-def _folders() -> list[Path]:
-    shared = (
-        [SHARED / "catalogs" / name for name in ("sqlite-real", "sqlite-synthetic")]
-        if (SHARED)
-        else []
-    )
-    return [_HERE, *shared]
+_BROKEN_CHANNELS = {"pkgman-large-upstream.db.zst": {"ocm-1.0", "ocm-2.0"}}
+"""Channels of published databases whose heads are not there."""
 
 
-def _databases() -> list[Path]:
-    return sorted(path for folder in _folders() for path in folder.glob("*.db*"))
-
-
-@pytest.fixture(params=_databases(), ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.fixture(params=databases(), ids=name)
 def published(request: pytest.FixtureRequest) -> Path:
     """A published catalog's database, with what is known about it beside."""
     path: Path = request.param
     return path
 
 
-def _unpacked(path: Path, folder: Path) -> Path:
-    if path.suffix != ".zst":
-        return path
-    unpacked = folder / path.stem
-    with path.open("rb") as packed, unpacked.open("wb") as target:
-        zstandard.ZstdDecompressor().copy_stream(packed, target)
-    return unpacked
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name.partition(".db")[0] + ending)
-
-
 def test_gives_exactly_the_images_that_oc_collects(published: Path, tmp_path: Path) -> None:
-    catalog = sqlite.read(LocalFile.at(_unpacked(published, tmp_path)))
-    expected = _beside(published, ".images.txt").read_text("utf-8").splitlines()
+    catalog = sqlite.read(LocalFile.at(unpacked(published, tmp_path)))
+    expected = beside(published, ".images.txt").read_text("utf-8").splitlines()
     assert list(catalog.images) == expected
-    assert len(unlisted(catalog)) == len(catalog.problems)
+    broken = [problem for problem in catalog.problems if ": no bundles" in problem]
+    assert len(unlisted(catalog)) + len(broken) == len(catalog.problems)
+    channels = {problem.split("channel '")[1].partition("'")[0] for problem in broken}
+    assert channels == _BROKEN_CHANNELS.get(published.name, set())
 
 
 def test_knows_which_bundle_wants_which_image(published: Path, tmp_path: Path) -> None:
-    pairs = _beside(published, ".tsv")
+    pairs = beside(published, ".tsv")
     if not pairs.exists():
         pytest.skip(f"no {pairs.name}")
-    catalog = sqlite.read(LocalFile.at(_unpacked(published, tmp_path)))
+    catalog = sqlite.read(LocalFile.at(unpacked(published, tmp_path)))
     with pairs.open(encoding="utf-8", newline="") as lines:
         expected = {(image, bundle) for image, bundle in csv.reader(lines, delimiter="\t")}
     assert {
@@ -90,7 +72,7 @@ def test_knows_which_bundle_wants_which_image(published: Path, tmp_path: Path) -
 
 
 def test_places_every_bundle_in_packages_and_channels(published: Path, tmp_path: Path) -> None:
-    catalog = sqlite.read(LocalFile.at(_unpacked(published, tmp_path)))
+    catalog = sqlite.read(LocalFile.at(unpacked(published, tmp_path)))
     bundles = {(bundle.package, bundle.name) for bundle in catalog.bundles}
     assert len(bundles) == len(catalog.bundles)
     for package in catalog.packages:
@@ -102,9 +84,9 @@ def test_places_every_bundle_in_packages_and_channels(published: Path, tmp_path:
 
 
 def test_is_found_in_an_image(published: Path, tmp_path: Path) -> None:
-    content = _unpacked(published, tmp_path).read_bytes()
+    content = unpacked(published, tmp_path).read_bytes()
     image = tree(layer(file("etc/os-release")), layer(file("database/index.db", content)))
-    catalog = sqlite.read(LocalFile.at(_unpacked(published, tmp_path)))
+    catalog = sqlite.read(LocalFile.at(unpacked(published, tmp_path)))
     for labels in ({}, {DATABASE_LABEL: "/database/index.db"}):
         found = read(image, labels)
         assert silent(found.catalog) == silent(catalog)
@@ -175,6 +157,19 @@ def _pairs(catalog: Catalog, prefix: str = "") -> set[tuple[str, str]]:
     return {(image, f"{prefix}{bundle.name}") for image, bundles in wanted for bundle in bundles}
 
 
+def _assert_parts_want_what_is_known(catalog: Catalog, pairs: set[tuple[str, str]]) -> None:
+    """Each package, and the heads of each, want what somebody else found that bundles want."""
+    known: dict[str, set[str]] = defaultdict(set)
+    for image, bundle_name in pairs:
+        known[bundle_name].add(image)
+    chosen = {bundle.package for bundle in catalog.bundles} - {""}
+    for package in (package for package in catalog.packages if package.name in chosen):
+        for versions in (None, HEAD):
+            part = select(catalog, Selection((PackageChoice(package.name, (), versions),)))
+            assert {bundle.package for bundle in part.bundles} == {package.name}
+            assert set(part.images) == set().union(*(known[b.name] for b in part.bundles))
+
+
 def silent(catalog: Catalog) -> Catalog:
     """The catalog without what was odd about its files."""
     return replace(catalog, problems=())
@@ -232,6 +227,12 @@ class TestFileBased:
         assert catalog.unreadable == ()
         assert catalog.problems == ()
 
+    def test_a_package_wants_what_its_bundles_want(self, file_based: Published) -> None:
+        pairs = {
+            (image, name.removeprefix("olm.bundle:")) for image, name in file_based.pairs or ()
+        }
+        _assert_parts_want_what_is_known(filebased.read(file_based.tree, ""), pairs)
+
     def test_its_database_holds_the_same(self, file_based: Published, tmp_path: Path) -> None:
         catalog = filebased.read(file_based.tree, "")
         for contents in ((), filebased_contents.contents(file_based.tree, "")):
@@ -255,6 +256,12 @@ class TestPackageManifests:
         assert list(catalog.images) == manifests.images
         assert manifests.pairs in (None, _pairs(catalog))
         assert catalog.unreadable == ()
+
+    def test_a_package_wants_what_its_bundles_want(self, manifests: Published) -> None:
+        if manifests.pairs is None:
+            pytest.skip(f"nobody else has read {manifests}")
+        catalog = packagemanifests.read(manifests.tree, [manifests.inside])
+        _assert_parts_want_what_is_known(catalog, manifests.pairs)
 
     def test_its_database_holds_the_same(self, manifests: Published, tmp_path: Path) -> None:
         catalog = packagemanifests.read(manifests.tree, [manifests.inside])
@@ -291,7 +298,7 @@ class TestPackageManifests:
 
 
 def test_the_database_of_a_database_holds_the_same(published: Path, tmp_path: Path) -> None:
-    catalog = sqlite.read(LocalFile.at(_unpacked(published, tmp_path)))
+    catalog = sqlite.read(LocalFile.at(unpacked(published, tmp_path)))
     write(catalog, tmp_path / "again.db")
     assert silent(sqlite.read(LocalFile.at(tmp_path / "again.db"))) == silent(catalog)
 

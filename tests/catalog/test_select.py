@@ -149,10 +149,40 @@ def test_an_image_names_only_the_bundles_selected() -> None:
 
 
 def test_says_that_a_range_takes_a_prerelease_of_its_end() -> None:
-    (remark,) = chosen("clusterlogging@>=4.3.0,<4.4.0").remarks[1:]
+    (remark,) = (r for r in chosen("clusterlogging@>=4.3.0,<4.4.0").remarks if "below" in r)
     assert "takes clusterlogging.4.4.0, because a pre-release of 4.4.0 is below it" in remark
     for text in ("<4.4.0-0", "<4.4", "<=4.4.0", "4.4.0-1.p0", "<4.4.1"):
-        assert len(chosen(f"clusterlogging@{text}").remarks) == 1, text
+        remarks = chosen(f"clusterlogging@{text}").remarks
+        assert not any("pre-release" in line for line in remarks), text
+
+
+VAULT = (
+    ChannelEntry("vault.5", "vault.4", skip_range=">=2.0.0 <4.0.0"),
+    ChannelEntry("vault.4", "vault.3"),
+    ChannelEntry("vault.3", "vault.2"),
+    ChannelEntry("vault.2", "vault.1"),
+    ChannelEntry("vault.1"),
+)
+
+
+def vault(*entries: ChannelEntry) -> Catalog:
+    channel = Channel("stable", entries[0].bundle, entries)
+    bundles = tuple(bundle(e.bundle, f"{e.bundle[-1]}.0.0", f"q.io/{e.bundle}") for e in entries)
+    return Catalog((Package("vault", "stable", (channel,)),), bundles)
+
+
+def test_says_where_no_update_leads_through_what_is_taken() -> None:
+    gap = tuple(entry for entry in VAULT if entry.bundle != "vault.2")
+    (remark,) = chosen("vault@<4.0.0", catalog=vault(*gap[1:])).remarks
+    assert remark == (
+        "package vault, channel stable: no update leads from vault.1 to vault.3 through what is"
+        " taken"
+    )
+
+
+@pytest.mark.parametrize("text", ["<4.0.0", ">=2.0.0", "5.0.0", "head"])
+def test_says_nothing_where_updates_lead_through_what_is_taken(text: str) -> None:
+    assert chosen(f"vault@{text}", catalog=vault(*VAULT)).remarks == ()
 
 
 class TestUnknown:
@@ -167,7 +197,7 @@ class TestUnknown:
             ("clusterloging", "no package 'clusterloging' in the catalog: did you mean clusterl"),
             ("logging", "did you mean clusterlogging?"),
             ("zzz", "nothing comes near"),
-            ("clusterlogging:4.5", "clusterlogging: channel '4.5' in the catalog: did you mean 4."),
+            ("clusterlogging:4.5", "no channel '4.5' in package clusterlogging: did you mean 4."),
             ("etcd@>=9", "package 'etcd@>=9': no such bundle; the versions are from 2.0.0"),
         ],
     )
@@ -234,6 +264,11 @@ class TestDependencies:
         selected = chosen("clusterlogging:4.3@head")
         assert [bundle.name for bundle in selected.dependencies.further] == ["etcd.2"]
         assert "q.io/etcd.2" not in selected.images
+
+    def test_are_told_of_a_part_and_not_of_all(self) -> None:
+        (line,) = (r for r in chosen("clusterlogging:4.3@head").remarks if "needed" in r)
+        assert line.startswith("etcd.2 of package etcd is needed too, by clusterlogging.4.3.33")
+        assert not any("need" in line for line in select(CATALOG, Selection()).remarks)
 
     def test_are_taken_when_asked_for(self) -> None:
         selected = chosen("clusterlogging:4.3@head", dependencies=True)

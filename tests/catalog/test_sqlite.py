@@ -225,6 +225,55 @@ class TestSchemaLevels:
         with pytest.raises(CatalogError, match="no column image, at schema level 99"):
             read(path)
 
+    def test_a_level_that_nobody_knows_yet_is_read(self, make: Make) -> None:
+        path = make(
+            LEVEL_5,
+            ETCD,
+            "ALTER TABLE operatorbundle ADD COLUMN later TEXT",
+            "INSERT INTO schema_migrations VALUES (99)",
+        )
+        assert len(read(path).bundles) == 2
+
+
+def entries(count: int, first: str = "NULL", head: str = "a.1") -> str:
+    """A channel of bundles that each replace the next one, the last one ``first``."""
+    return f"""
+        INSERT INTO channel VALUES ('c', 'p', '{head}');
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+        INSERT INTO operatorbundle (name) SELECT 'a.' || i FROM n;
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+        INSERT INTO channel_entry SELECT
+            i, 'c', 'p', 'a.' || i, CASE i WHEN {count} THEN {first} ELSE i + 1 END, i FROM n;
+    """
+
+
+class TestOddGraphs:
+    @pytest.mark.parametrize(
+        ("script", "said"),
+        [
+            (entries(3, first="1"), "no head, but a circle: a.1, a.2, a.3, a.1"),
+            (entries(1, first="1"), "no head, but a circle: a.1, a.1"),
+            (entries(3, first="2"), "a circle of bundles that replace one another"),
+            (entries(2, head="gone"), "head gone, but nothing replaces a.1"),
+            ("INSERT INTO channel VALUES ('c', 'p', 'gone')", "no bundles"),
+            (entries(2) + "UPDATE channel_entry SET replaces = NULL", "several heads: a.1, a.2"),
+        ],
+    )
+    def test_are_said_and_end(self, make: Make, script: str, said: str) -> None:
+        catalog = read(make(LEVEL_5, script))
+        (problem,) = catalog.problems
+        assert f"index.db: channel 'c' of package 'p': {said}" in problem
+        assert [channel.name for channel in catalog.packages[0].channels] == ["c"]
+
+    def test_may_be_of_any_length(self, make: Make) -> None:
+        catalog = read(make(LEVEL_5, entries(100_000)))
+        assert len(catalog.packages[0].channels[0].entries) == 100_000
+        assert catalog.problems == ()
+
+    def test_of_many_only_the_first_are_said(self, make: Make) -> None:
+        lost = MANY.replace("'etcd.1'", "'gone.' || i").replace("300", "3000")
+        assert len(read(make(LEVEL_5, lost)).problems) == 1001
+
 
 class TestHostileSchemas:
     @pytest.mark.parametrize(

@@ -41,8 +41,11 @@ def bundle(folder: Path, *statements: str) -> Bundle:
 def test_early_levels_know_bundles_by_channel_entry(tmp_path: Path) -> None:
     found = bundle(
         tmp_path,
-        "CREATE TABLE channel_entry (entry_id INTEGER, operatorbundle_name TEXT)",
-        "INSERT INTO channel_entry VALUES (7, 'a')",
+        "CREATE TABLE channel (name TEXT, package_name TEXT, head_operatorbundle_name TEXT)",
+        "INSERT INTO channel VALUES ('c', 'p', 'a')",
+        "CREATE TABLE channel_entry (entry_id INTEGER, channel_name TEXT, package_name TEXT,"
+        " operatorbundle_name TEXT)",
+        "INSERT INTO channel_entry VALUES (7, 'c', 'p', 'a')",
         f"CREATE TABLE api_provider {BY_ENTRY}",
         f"CREATE TABLE api_requirer {BY_ENTRY}",
         "INSERT INTO api_provider VALUES ('g', 'v1', 'Blue', 7), ('g', 'v1', 'Lost', 8)",

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airgap import limits
+from airgap.arrival import Arrival
 from airgap.digest import Digest, digest_of, verified
 from airgap.errors import (
     AccessDenied,
@@ -19,93 +17,31 @@ from airgap.errors import (
     Interrupted,
     NotFound,
     RegistryError,
-    StorageError,
     Unreachable,
     UsageError,
 )
 from airgap.oci import media_types
 from airgap.reference import ImageReference, Repository
 from airgap.registry.client import FetchedManifest, RegistryClient
-from airgap.registry.credentials import AuthFile, Credential, Credentials
-from airgap.registry.registries_conf import RegistriesConf
+from airgap.registry.credentials import Credential, Credentials
 from airgap.registry.transport import Transport
-from airgap.registry.upload import CHUNK
 from tests.support.docker_registry import docker_registry, needs_docker_registry
-from tests.support.http import Asked, FakeClock, Reply, Server, json_reply, serve
+from tests.support.http import Asked, Reply, json_reply
+from tests.support.scripted import (
+    BLOB,
+    DIGEST,
+    OCI,
+    SIZE,
+    World,
+    error,
+    pieces_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-OCI = media_types.OCI_MANIFEST
 RAW = b'{"schemaVersion": 2}'
-BLOB = bytes(range(256)) * 1000
-DIGEST = digest_of(BLOB)
-SIZE = len(BLOB)
-
-
-class World:
-    """A scripted registry and a client of it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-        self.clock = FakeClock()
-        self.server = self.serve(lambda _: Reply(404))
-        self.host = self.server.host
-        self.repository = Repository(self.host, "ns/repo")
-
-    def serve(self, script: Callable[[Asked], Reply]) -> Server:
-        return self.stack.enter_context(serve(script))
-
-    def answer(self, *replies: Reply | Callable[[Asked], Reply]) -> None:
-        """Give these replies in order, the last one for ever."""
-        left = list(replies)
-
-        def script(asked: Asked) -> Reply:
-            if asked.path == "/v2/" and len(self.server.asked) == 1:
-                return Reply(200)  # the question whether there is TLS
-            reply = left.pop(0) if len(left) > 1 else left[0]
-            return reply if isinstance(reply, Reply) else reply(asked)
-
-        self.server.script = script
-
-    def client(self, conf: str = "", *more: Server, **keys: Credential) -> RegistryClient:
-        from pathlib import Path
-
-        insecure = frozenset({self.host, *(server.host for server in more)})
-        transport = Transport(environ={}, insecure=insecure, clock=self.clock)
-        registries = RegistriesConf()
-        if conf:
-            path = Path(self.stack.enter_context(_temporary_directory())) / "registries.conf"
-            path.write_text(conf)
-            registries = RegistriesConf.read(path)
-        known = Credentials((AuthFile(Path("auth.json"), keys, {}),))
-        return self.stack.enter_context(RegistryClient(transport, known, registries))
-
-    def reference(self, suffix: str = ":1") -> ImageReference:
-        return ImageReference.parse(f"{self.host}/ns/repo{suffix}")
-
-    def blob(self, offset: int = 0, size: int = SIZE) -> bytes:
-        return b"".join(self.client().blob(self.repository, DIGEST, size, offset))
-
-    def asked(self, method: str) -> list[Asked]:
-        return [asked for asked in self.server.asked if asked.method == method]
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [asked.headers["Range"] for asked in self.asked("GET") if asked.path != "/v2/"]
-
-
-def _temporary_directory() -> Any:
-    import tempfile
-
-    return tempfile.TemporaryDirectory()
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with ExitStack() as stack:
-        yield World(stack)
 
 
 def manifest(raw: bytes = RAW, media_type: str = OCI) -> Reply:
@@ -157,6 +93,19 @@ def test_a_wrong_digest_header_is_not_believed(world: World) -> None:  # N31
     assert world.client().manifest(world.reference()).digest == digest_of(RAW)
 
 
+def test_a_tag_whose_bytes_are_not_what_the_registry_says_is_asked_again(world: World) -> None:
+    headers = {"Content-Type": OCI, "Docker-Content-Digest": str(digest_of(RAW))}
+    world.answer(Reply(200, headers, RAW.replace(b"2", b"3")), Reply(200, headers, RAW))
+    assert world.client().manifest(world.reference()).raw == RAW
+
+
+def test_refuses_a_tag_whose_bytes_are_never_the_same(world: World) -> None:
+    headers = {"Content-Type": OCI, "Docker-Content-Digest": str(digest_of(RAW))}
+    world.answer(*(Reply(200, headers, b"{%d}" % number) for number in range(9)))
+    with pytest.raises(IntegrityError, match=r"the registry calls it sha256:.*given up after 6"):
+        world.client().manifest(world.reference())
+
+
 def test_refuses_other_bytes_than_the_digest(world: World) -> None:
     world.answer(manifest(b"{}"))
     with pytest.raises(IntegrityError, match=str(digest_of(b"{}"))):
@@ -202,11 +151,6 @@ def test_recognises_the_page_of_a_proxy(world: World) -> None:  # N13
 def test_a_type_that_says_nothing_counts_as_none(world: World, said: str, expected: str) -> None:
     world.answer(manifest(media_type=said))
     assert world.client().manifest(world.reference()).media_type == expected
-
-
-def error(status: int, code: str, message: str = "text", **headers: str) -> Reply:
-    reply = json_reply({"errors": [{"code": code, "message": message}]}, status)
-    return replace(reply, headers={**reply.headers, **headers})
 
 
 @pytest.mark.parametrize(
@@ -465,299 +409,6 @@ def test_tells_a_blobs_length(world: World) -> None:
     assert client.blob_length(world.repository, DIGEST) == 7
 
 
-class Uploads:
-    """A registry that takes uploads, strictly; ``refuse`` may answer in its place."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.sessions: dict[str, bytes] = {}
-        self.refuse: Callable[[Asked], Reply | None] = lambda _: None
-
-    def __call__(self, asked: Asked) -> Reply:
-        parts = urlsplit(asked.path)
-        refusal = self.refuse(asked)
-        if refusal is not None:
-            return refusal
-        if asked.method == "POST":
-            name = f"{parts.path}{len(self.sessions)}"
-            self.sessions[name] = b""
-            return Reply(202, {"Location": f"{name}?_state=a%2Bb"})
-        if asked.method == "HEAD":
-            content = self.blobs.get(parts.path.rpartition("/")[2])
-            return Reply(404) if content is None else Reply(200, {}, content)
-        if asked.method == "GET":
-            return Reply(200)
-        if parts.path not in self.sessions or parse_qs(parts.query)["_state"] != ["a+b"]:
-            return Reply(404)
-        content = self.sessions[parts.path] + asked.body
-        if asked.method == "PATCH":
-            self.sessions[parts.path] = content
-            headers = {"Location": asked.path, "Range": f"0-{len(content) - 1}"}
-            return Reply(202, headers)
-        digest = parse_qs(parts.query)["digest"][0]
-        if str(digest_of(content)) != digest:
-            return error(400, "DIGEST_INVALID")
-        self.blobs[digest] = content
-        return Reply(201, {"Location": f"/v2/x/blobs/{digest}"})
-
-
-def pieces_of(content: bytes) -> Callable[[], Iterator[bytes]]:
-    return lambda: (content[at : at + 1000] for at in range(0, len(content), 1000))
-
-
-@pytest.fixture
-def uploads(world: World) -> Uploads:
-    made = Uploads()
-    world.server.script = made
-    return made
-
-
-def test_sends_a_blob_in_one_request(world: World, uploads: Uploads) -> None:
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-    assert [asked.method for asked in world.server.asked] == ["GET", "POST", "PUT"]
-
-
-def test_sends_an_empty_blob(world: World, uploads: Uploads) -> None:
-    world.client().upload(world.repository, digest_of(b""), 0, lambda: iter(()))
-    assert uploads.blobs == {str(digest_of(b"")): b""}
-
-
-@pytest.mark.parametrize("in_chunks", [False, True])
-def test_wrong_bytes_are_never_completed_nor_tried_again(
-    world: World, uploads: Uploads, in_chunks: bool
-) -> None:
-    if in_chunks:
-        uploads.refuse = lambda asked: (
-            Reply(405) if asked.method == "PUT" and len(asked.body) > 0 else None
-        )
-        world_client = world.client()
-        world_client.upload(world.repository, digest_of(b"a"), 1, lambda: iter([b"a"]))
-    else:
-        world_client = world.client()
-    wrong = BLOB[:-1] + b"x"
-    before, opened = len(uploads.blobs), len(world.asked("POST"))
-    with pytest.raises(IntegrityError, match="the content's digest is"):
-        world_client.upload(
-            world.repository,
-            DIGEST,
-            SIZE,
-            lambda: verified(pieces_of(wrong)(), DIGEST, SIZE),
-        )
-    assert len(uploads.blobs) == before
-    assert len(world.asked("POST")) == opened + 1
-
-
-@pytest.mark.parametrize(
-    "cause", [StorageError("medium gone"), NotFound("at the source"), OSError("EIO")]
-)
-def test_what_the_source_raises_goes_through(
-    world: World, uploads: Uploads, cause: Exception
-) -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"x"
-        raise cause
-
-    with pytest.raises(type(cause)) as caught:
-        world.client().upload(world.repository, DIGEST, SIZE, pieces)
-    assert caught.value is cause
-    assert len(world.asked("POST")) == 1
-
-
-@pytest.mark.parametrize("status", [405, 413, 501])
-def test_falls_back_to_chunks_and_remembers(
-    world: World, uploads: Uploads, status: int
-) -> None:  # W02, W05
-    content = os.urandom(CHUNK * 2 + 5000)
-    uploads.refuse = lambda asked: (
-        Reply(status) if asked.method == "PUT" and len(asked.body) > 0 else None
-    )
-    client = world.client()
-    client.upload(world.repository, digest_of(content), len(content), pieces_of(content))
-    client.upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert set(uploads.blobs.values()) == {content, BLOB}
-    methods = [asked.method for asked in world.server.asked if asked.method != "HEAD"]
-    assert methods == [
-        *("GET", "POST", "PUT"),
-        *("POST", "PATCH", "PATCH", "PATCH", "PUT"),
-        *("POST", "PATCH", "PUT"),
-    ]
-    ends = [asked.headers["Content-Range"] for asked in world.asked("PATCH")]
-    assert ends[0].startswith("0-")
-    assert ends[2].endswith(f"-{len(content) - 1}")
-
-
-def test_a_body_limit_that_chunks_exceed_too_is_explained(world: World, uploads: Uploads) -> None:
-    uploads.refuse = lambda asked: Reply(413) if asked.body else None
-    with pytest.raises(RegistryError, match="413") as caught:
-        world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert "client_max_body_size" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("status", [201, 204])
-def test_takes_other_answers_to_a_chunk(world: World, uploads: Uploads, status: int) -> None:
-    def refuse(asked: Asked) -> Reply | None:  # W03
-        if asked.method == "PUT" and asked.body:
-            return Reply(405)
-        if asked.method == "PATCH":
-            uploads.sessions[urlsplit(asked.path).path] += asked.body
-            return Reply(status)
-        return None
-
-    uploads.refuse = refuse
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-
-
-def test_notices_a_registry_that_drops_chunks(world: World, uploads: Uploads) -> None:  # W04
-    def refuse(asked: Asked) -> Reply | None:
-        if asked.method == "PUT" and asked.body and len(world.asked("PUT")) == 1:
-            return Reply(405)
-        if asked.method == "PATCH":
-            return Reply(202, {"Location": asked.path, "Range": "0-99"})
-        return None
-
-    uploads.refuse = refuse
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-
-
-def test_honours_the_least_chunk(world: World, uploads: Uploads) -> None:  # W06
-    content = os.urandom(CHUNK * 2)
-
-    def refuse(asked: Asked) -> Reply | None:
-        if asked.method == "PUT" and asked.body:
-            return Reply(405)
-        if asked.method == "POST":
-            answer = replace(Reply(202), headers={"OCI-Chunk-Min-Length": str(CHUNK * 2)})
-            uploads.sessions["/v2/u"] = b""
-            return replace(answer, headers={**answer.headers, "Location": "/v2/u?_state=a%2Bb"})
-        return None
-
-    uploads.refuse = refuse
-    world.client().upload(world.repository, digest_of(content), len(content), pieces_of(content))
-    assert len(world.asked("PATCH")) == 1
-
-
-def test_a_lost_session_is_replaced(world: World, uploads: Uploads) -> None:  # W09
-    lost: list[int] = []
-
-    def refuse(asked: Asked) -> Reply | None:
-        if asked.method == "PUT" and len(lost) < 2:
-            lost.append(1)
-            return error(404, "BLOB_UPLOAD_UNKNOWN")
-        return None
-
-    uploads.refuse = refuse
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-    assert len(world.asked("POST")) == 3
-
-
-def test_sessions_that_are_always_lost_are_given_up(world: World, uploads: Uploads) -> None:
-    uploads.refuse = lambda asked: Reply(404) if asked.method == "PUT" else None
-    with pytest.raises(NotFound, match="given up after 3 attempts"):
-        world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-
-
-def test_a_repository_that_cannot_be_made_is_final(world: World, uploads: Uploads) -> None:  # W23
-    uploads.refuse = lambda asked: error(404, "NAME_UNKNOWN") if asked.method == "POST" else None
-    with pytest.raises(NotFound, match="NAME_UNKNOWN"):
-        world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert len(world.asked("POST")) == 1
-
-
-def test_bytes_altered_on_the_way_are_told(world: World, uploads: Uploads) -> None:  # W10
-    uploads.refuse = lambda asked: error(400, "DIGEST_INVALID") if asked.method == "PUT" else None
-    with pytest.raises(RegistryError, match="DIGEST_INVALID") as caught:
-        world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert len(world.asked("POST")) == 2
-    assert "alters" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("lost", [Reply(502), Reply(504), Reply(201, {}, b"x", 9, reset=True)])
-def test_an_upload_whose_answer_was_lost_counts(
-    world: World, uploads: Uploads, lost: Reply
-) -> None:  # W11
-    def refuse(asked: Asked) -> Reply | None:
-        if asked.method == "PUT":
-            uploads.blobs[str(DIGEST)] = asked.body
-            return lost
-        return None
-
-    uploads.refuse = refuse
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert len(world.asked("PUT")) == 1
-
-
-def test_a_failed_upload_is_sent_again_from_its_start(world: World, uploads: Uploads) -> None:
-    failures = [Reply(503), Reply(502)]
-    uploads.refuse = lambda asked: failures.pop() if asked.method == "PUT" and failures else None
-    world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-    assert [len(asked.body) for asked in world.asked("PUT")] == [SIZE] * 3
-
-
-def test_an_upload_may_go_on_at_another_host_without_the_credential(
-    world: World, uploads: Uploads
-) -> None:  # W07
-    store = world.serve(lambda _: Reply(201))
-
-    def refuse(asked: Asked) -> Reply | None:
-        if asked.authorization is None:
-            return Reply(401, {"WWW-Authenticate": 'Basic realm="r"'})
-        return Reply(202, {"Location": f"http://{store.host}/u?s=1"})
-
-    uploads.refuse = refuse
-    client = world.client("", store, **{world.host: Credential("f", "u", "p")})
-    client.upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    (asked,) = store.asked
-    assert asked.authorization is None
-    assert parse_qs(urlsplit(asked.path).query) == {"s": ["1"], "digest": [str(DIGEST)]}
-
-
-def test_a_session_without_a_location_is_refused(world: World, uploads: Uploads) -> None:
-    uploads.refuse = lambda asked: Reply(202) if asked.method == "POST" else None
-    with pytest.raises(RegistryError, match="without a Location"):
-        world.client().upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-
-
-def test_mounts_a_blob(world: World) -> None:
-    world.answer(Reply(201))
-    assert world.client().mount(world.repository, DIGEST, "other/repo")
-    query = parse_qs(urlsplit(world.server.asked[-1].path).query)
-    assert query == {"mount": [str(DIGEST)], "from": ["other/repo"]}
-
-
-def test_a_mount_that_opens_an_upload_is_cancelled(world: World) -> None:  # W12
-    world.answer(Reply(202, {"Location": "/v2/ns/repo/blobs/uploads/7"}), Reply(204))
-    assert not world.client().mount(world.repository, DIGEST, "other/repo")
-    assert world.server.paths[-1] == "DELETE /v2/ns/repo/blobs/uploads/7"
-
-
-@pytest.mark.parametrize("status", [400, 403, 404, 405, 429, 500, 503])
-def test_a_refused_mount_is_no_failure(world: World, status: int) -> None:  # W13
-    world.answer(Reply(status))
-    assert not world.client().mount(world.repository, DIGEST, "other/repo")
-
-
-def test_a_mount_that_nobody_answers_is_a_failure(world: World) -> None:
-    with pytest.raises(Unreachable) as caught:
-        world.client().mount(Repository("127.0.0.1:1", "ns/repo"), DIGEST, "other/repo")
-    assert caught.value.status is None
-
-
-@pytest.mark.parametrize("status", [400, 403, 500])
-def test_a_blob_whose_mount_is_refused_can_be_sent(
-    world: World, uploads: Uploads, status: int
-) -> None:
-    uploads.refuse = lambda asked: Reply(status) if "mount=" in asked.path else None
-    client = world.client()
-    assert not client.mount(world.repository, DIGEST, "other/repo")
-    client.upload(world.repository, DIGEST, SIZE, pieces_of(BLOB))
-    assert uploads.blobs == {str(DIGEST): BLOB}
-
-
 def test_puts_a_manifest_as_it_is(world: World) -> None:
     world.answer(Reply(201))
     world.client().put_manifest(world.repository, "1", RAW, OCI)
@@ -824,6 +475,25 @@ def test_lists_every_page_of_tags(world: World) -> None:
         page(None),
     )
     assert world.client().tags(world.repository) == ["a", "b", "c"]
+
+
+def test_lists_the_tags_of_a_source_at_its_location_and_not_at_a_mirror(world: World) -> None:
+    home = world.serve(lambda _: page(["v1", "v2"]))
+    mirror = world.serve(lambda _: page(["v1"]))
+    conf = (
+        f'[[registry]]\nprefix="{world.host}"\nlocation="{home.host}/moved"\ninsecure=true\n'
+        f'[[registry.mirror]]\nlocation="{mirror.host}"'
+    )
+    assert world.client(conf, mirror, home).tags(world.repository) == ["v1", "v2"]
+    assert home.paths[-1] == "GET /v2/moved/ns/repo/tags/list?n=1000"
+    assert mirror.asked == []
+
+
+def test_lists_the_tags_of_a_mirror_where_the_location_has_none(world: World) -> None:
+    world.answer(Reply(404))
+    mirror = world.serve(lambda _: page(["v1"]))
+    conf = f'[[registry]]\nlocation="{world.host}"\n[[registry.mirror]]\nlocation="{mirror.host}"'
+    assert world.client(conf, mirror).tags(world.repository) == ["v1"]
 
 
 def test_a_page_that_is_its_own_successor_ends_the_list(world: World) -> None:
@@ -959,8 +629,10 @@ def test_a_real_registry_mounts_what_it_has(real: tuple[str, RegistryClient]) ->
     host, client = real
     image(client, Repository(host, "a/b"))
     other = Repository(host, "c/d")
-    assert client.mount(other, DIGEST, "a/b")
-    assert not client.mount(other, digest_of(b"absent"), "a/b")
+    assert client.upload(other, DIGEST, SIZE, pieces_of(b""), "a/b") is Arrival.MOUNTED
+    absent = digest_of(b"absent")
+    assert client.upload(other, absent, 6, pieces_of(b"absent"), "a/b") is Arrival.SENT
+    assert client.blob_length(other, absent) == 6
     assert client.blob_length(other, DIGEST) == SIZE
 
 
@@ -978,16 +650,6 @@ def test_a_real_registry_never_completes_wrong_bytes(real: tuple[str, RegistryCl
         )
     assert client.blob_length(repository, DIGEST) is None
     assert client.blob_length(repository, digest_of(wrong)) is None
-
-
-@needs_docker_registry
-def test_a_real_registry_takes_chunks(real: tuple[str, RegistryClient]) -> None:
-    host, client = real
-    content = os.urandom(CHUNK + 12345)
-    repository = Repository(host, "a/b")
-    client._uploader._in_chunks.add(host)
-    client.upload(repository, digest_of(content), len(content), pieces_of(content))
-    assert client.blob_length(repository, digest_of(content)) == len(content)
 
 
 @needs_docker_registry

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import random
 import threading
 import time
 
 import pytest
 
-from airgap.errors import Interrupted, Unreachable
+from airgap.errors import IntegrityError, Interrupted, Unreachable
 from airgap.registry.retry import (
     ATTEMPTS,
     Attempts,
+    Standing,
     StoppableClock,
     Temporary,
     persist,
     refusal_as_fault,
     requested_delay,
+    until_it_shows,
 )
 from tests.support.http import FakeClock
 
@@ -32,7 +35,7 @@ def test_gives_up_after_the_last_attempt_and_says_how_many() -> None:
         raise fault()
 
     with pytest.raises(Unreachable, match=r"it broke \(given up after 6 attempts in \d+ s\)"):
-        persist(clock, attempt)
+        persist(Attempts(clock), attempt)
     assert len(calls) == ATTEMPTS
     assert len(clock.slept) == ATTEMPTS - 1
 
@@ -43,6 +46,81 @@ def test_the_delay_doubles_at_most_and_stays_below_a_minute() -> None:
     for _ in range(ATTEMPTS - 1):
         attempts.failed(fault())
     assert all(0 <= delay <= min(60, 2**n) for n, delay in enumerate(clock.slept))
+
+
+def test_all_attempts_last_long_enough_for_a_registry_to_start_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
+    clock = FakeClock()
+    attempts = Attempts(clock)
+    for _ in range(ATTEMPTS - 1):
+        attempts.failed(fault())
+    assert sum(clock.slept) >= 15
+
+
+def test_a_host_that_one_has_given_up_is_not_waited_for_by_the_others() -> None:
+    clock, standing = FakeClock(), Standing()
+    first = Attempts(clock, standing=standing)
+    with pytest.raises(Unreachable):
+        for _ in range(ATTEMPTS):
+            first.failed(fault())
+    clock.slept.clear()
+    with pytest.raises(Unreachable, match=r"\(given up after 1 attempt, as were others before\)"):
+        Attempts(clock, standing=standing).failed(fault())
+    assert clock.slept == []
+
+
+def test_a_host_that_answers_again_is_waited_for_again() -> None:
+    clock, standing = FakeClock(), Standing()
+    standing.given_up()
+    standing.answered()
+    Attempts(clock, standing=standing).failed(fault())
+    assert len(clock.slept) == 1
+
+
+def test_wrong_content_says_nothing_about_its_host() -> None:
+    standing = Standing()
+    attempts = Attempts(FakeClock(), standing=standing)
+    with pytest.raises(IntegrityError):
+        for _ in range(ATTEMPTS):
+            attempts.failed(Temporary(IntegrityError("wrong")))
+    assert not standing.is_lost
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (Temporary(Unreachable("x", status=503)), "answer 503"),
+        (Temporary(Unreachable("x")), "no connection"),
+        (Temporary(Unreachable("x"), timed_out=True), "no answer in time"),
+        (Temporary(IntegrityError("x")), "wrong content"),
+        (Temporary(Unreachable("x", status=404), why="it was lost"), "it was lost"),
+    ],
+)
+def test_tells_why_it_tries_again_and_after_how_long(failure: Temporary, why: str) -> None:
+    clock, told = FakeClock(), list[tuple[str, float]]()
+    attempts = Attempts(clock, lambda why, seconds: told.append((why, seconds)))
+    attempts.failed(failure)
+    assert told == [(why, clock.slept[0])]
+    with pytest.raises(type(failure.error)):
+        for _ in range(ATTEMPTS):
+            attempts.failed(failure)
+    assert len(told) == ATTEMPTS - 1, "what is given up is not tried again"
+
+
+@pytest.mark.parametrize("looks", [1, 2, 5])
+def test_what_was_written_may_show_late(looks: int) -> None:
+    clock, seen = FakeClock(), iter(range(1, 100))
+    assert until_it_shows(clock, lambda: next(seen), lambda look: look == looks) == looks
+    assert len(clock.slept) == looks - 1
+    assert clock.slept == sorted(clock.slept)
+
+
+def test_what_does_not_show_in_half_a_minute_is_not_there() -> None:
+    clock = FakeClock()
+    assert until_it_shows(clock, lambda: None, lambda look: look is not None) is None
+    assert sum(clock.slept) == pytest.approx(30)
 
 
 def test_waits_as_long_as_it_is_asked_to() -> None:

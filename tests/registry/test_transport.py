@@ -9,8 +9,10 @@ import pytest
 
 from airgap import __version__, limits
 from airgap.errors import Interrupted, RegistryError, Unreachable, UsageError
+from airgap.registry.directory import DirectoryStore
 from airgap.registry.retry import Temporary
 from airgap.registry.transport import BodyFailed, Request, Transport
+from tests.support.faults import FaultyRegistry, reset
 from tests.support.http import Asked, FakeClock, Reply, Server, certificate, serve
 
 if TYPE_CHECKING:
@@ -254,17 +256,6 @@ def test_a_refused_connection_may_be_tried_again(stack: ExitStack, clock: FakeCl
     assert error.message == f"the thing: {host}: cannot connect: Connection refused"
 
 
-def test_a_host_that_has_long_been_silent_is_not_waited_for_by_every_image(
-    stack: ExitStack, clock: FakeClock
-) -> None:
-    host, sender = closed_port(), transport(stack, clock)
-    with pytest.raises(Temporary):
-        sender.send(get(host))
-    clock.now += 31
-    with pytest.raises(Unreachable, match="nor at any time in the last 31 s"):
-        sender.send(get(host))
-
-
 def test_a_name_that_cannot_be_resolved_is_told(stack: ExitStack, clock: FakeClock) -> None:
     with pytest.raises(Temporary, match="the name cannot be resolved"):
         transport(stack, clock).send(get("registry.invalid"))
@@ -343,6 +334,18 @@ def test_an_insecure_host_without_tls_is_spoken_to_in_plain_http(
     for _ in range(3):
         assert sender.origin(server.host, insecure=True) == f"http://{server.host}"
     assert server.paths == ["GET /v2/"]
+
+
+def test_an_insecure_host_whose_first_answer_breaks_off_is_asked_again(
+    stack: ExitStack, clock: FakeClock, tmp_path: Path
+) -> None:
+    registry = FaultyRegistry(DirectoryStore(tmp_path, durable=False))
+    server = stack.enter_context(registry)
+    server.fault("GET", "/v2/", reset(), hits=(1,))
+    sender = transport(stack, clock, insecure=frozenset({server.host}))
+    with pytest.raises(Temporary, match="the connection broke"):
+        sender.origin(server.host, insecure=True)
+    assert sender.origin(server.host, insecure=True) == f"http://{server.host}"
 
 
 def test_an_insecure_host_with_tls_keeps_it_unverified(

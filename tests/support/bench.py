@@ -1,71 +1,29 @@
-"""What a command costs, and what airgap is measured against, on one registry in one run.
+"""What a command costs: run it as a process of its own, and ask the kernel.
 
-Every contestant is a process of its own (skopeo: one for each image, as people run it), so
-that what the kernel counts is all it did. Knows how to measure and what to run; says nothing
-about what is good.
+Knows how to measure and how to take turns; refuses to know what is run, or what is good.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
-from airgap.archive.reader import ArchiveReader
-from airgap.oci import media_types
-from airgap.reference import ImageReference
-from airgap.registry.registries_conf import RegistriesConf
-from tests.support.docker_registry import docker_registry
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from airgap.plan import Image, Plan
+    from collections.abc import Callable, Mapping, Sequence
 
 _T = TypeVar("_T")
+Command = list[str | Path]
 
 ROOT = Path(__file__).resolve().parents[2]
-AIRGAP: list[str | Path] = [sys.executable, "-m", "airgap"]
-CATALOG = "quay.io/lab/catalog:v1"
-CONNECTIONS = 8
-"""What airgap uses when nothing is said; curl gets as many."""
 
 _KIB = 1 << 10
-_OCI_TYPES = frozenset({media_types.OCI_MANIFEST, media_types.OCI_INDEX})
-_HASH_AND_WRITE = """
-import hashlib, sys
-hasher = hashlib.sha256()
-with open(sys.argv[1], "rb", 0) as source, open(sys.argv[2], "wb", 0) as target:
-    while piece := source.read(1 << 20):
-        hasher.update(piece)
-        target.write(piece)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """An upstream's size: what scripts/lab is told, and about how many bytes come of it."""
-
-    lab: tuple[str, ...]
-    size: int
-
-
-SHAPES: Mapping[str, Shape] = {
-    "quick": Shape(("--preset", "small", "--padding", "40"), 12_000_000),
-    "small": Shape(("--preset", "small"), 90_000_000),
-    "big": Shape(("--preset", "big"), 700_000_000),
-    "gigabyte": Shape(("--preset", "big", "--layer-bytes", str(3_640 * _KIB)), 1_000_000_000),
-}
-SPACE_NEEDED = 8
-"""So many times a shape's bytes are on the disk at once, at most."""
 
 
 class Failed(Exception):
@@ -74,16 +32,19 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took: seconds, bytes, and when each of airgap's stages began.
+    """What a command took: seconds, bytes, and when each line that it said came.
 
-    ``written`` counts what went through write() and its like: files, not airgap's sockets.
+    ``memory`` is the peak of the largest of its processes. ``written`` counts what went
+    through write() and its like: files, not airgap's sockets. ``requests`` are those that a
+    registry answered, where somebody counted them.
     """
 
     wall: float
     processor: float
     memory: int
     written: int
-    stages: Mapping[str, float] = field(default_factory=dict)
+    said: Mapping[str, float] = field(default_factory=dict)
+    requests: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Return the cost of one command after the other."""
@@ -92,28 +53,38 @@ class Cost:
             self.processor + other.processor,
             max(self.memory, other.memory),
             self.written + other.written,
+            requests=self.requests + other.requests,
         )
 
-    def since(self, stage: str) -> float:
-        """Return the seconds from the beginning of a stage to the end of the command."""
-        return self.wall - next(at for name, at in self.stages.items() if name.startswith(stage))
+    def since(self, line: str) -> float:
+        """Return the seconds from the first line that begins so to the command's end."""
+        for said, at in self.said.items():
+            if said.startswith(line):
+                return self.wall - at
+        raise Failed(f"no line that begins with {line!r} was said in every run")
 
 
-def measured(command: Sequence[str | Path]) -> Cost:
-    """Run a command to its end and return what it cost. Raises Failed."""
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def measured(command: Command, output: Path | None = None) -> Cost:
+    """Run a command to its end and return what it cost. Raises Failed.
+
+    What it prints goes to the file ``output``, or is lost.
+    """
+    with (output or Path(os.devnull)).open("wb") as stdout:
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert process.stderr is not None
     try:
+        said: dict[str, float] = {}
         with process.stderr as stderr:
-            said = {line.strip(): time.monotonic() - begun for line in stderr}
+            for line in stderr:
+                said.setdefault(line.strip(), time.monotonic() - begun)
         # A process that has ended and is not yet waited for still says what it wrote.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         wall = time.monotonic() - begun
@@ -127,6 +98,14 @@ def measured(command: Sequence[str | Path]) -> Cost:
     if process.returncode:
         raise Failed(f"{' '.join(map(str, command))}\n" + "\n".join([*said][-5:]))
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _KIB, written, said)
+
+
+def measured_together(commands: Sequence[Command], at_once: int) -> Cost:
+    """Run commands, so many ``at_once``, and return what all of them cost. Raises Failed."""
+    begun = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        costs = list(pool.map(measured, commands))
+    return replace(reduce(Cost.__add__, costs), wall=time.monotonic() - begun)
 
 
 def take_turns(
@@ -148,165 +127,15 @@ def take_turns(
 
 def middle(costs: Sequence[Cost]) -> Cost:
     """Return the median of each number by itself."""
-    stages = [name for name in costs[0].stages if all(name in cost.stages for cost in costs)]
+    lines = [line for line in costs[0].said if all(line in cost.said for cost in costs)]
     return Cost(
         median(cost.wall for cost in costs),
         median(cost.processor for cost in costs),
         int(median(cost.memory for cost in costs)),
         int(median(cost.written for cost in costs)),
-        {name: median(cost.stages[name] for cost in costs) for name in stages},
+        {line: median(cost.said[line] for cost in costs) for line in lines},
+        int(median(cost.requests for cost in costs)),
     )
-
-
-class Bench:
-    """An upstream, and all that is done with it; everything is below ``directory``.
-
-    Making one builds the upstream on the registry at ``host`` and exports it once, which
-    also warms everything up; ``plan`` is what that archive holds.
-    """
-
-    def __init__(self, directory: Path, host: str, shape: Shape) -> None:
-        self._directory = directory
-        self._conf = directory / "registries.conf"
-        lab = [sys.executable, str(ROOT / "scripts" / "lab"), *shape.lab, "--push", host]
-        measured([*lab, "--registries-conf", self._conf])
-        self.archive = directory / "archive.tar"
-        self._export_to(self.archive)
-        with ArchiveReader(self.archive) as reader:
-            self.plan: Plan = reader.plan
-        self._registries = RegistriesConf.load(self._conf, {})
-
-    @property
-    def written_at_least(self) -> int:
-        """The bytes an export has to write: the archive, and what planning reads, once more."""
-        plan = self.plan
-        catalog = {b for n in plan.catalog_images for b in plan.blobs_of(plan.images[n])}
-        manifests = sum(manifest.size for manifest in plan.manifests)
-        return self.archive.stat().st_size + manifests + sum(plan.blobs[b].size for b in catalog)
-
-    @property
-    def content_bytes(self) -> int:
-        """All manifests and blobs, each once."""
-        return self.plan.content_bytes
-
-    def compete(self, job: str, runs: int, say: Callable[[str], None]) -> dict[str, list[Cost]]:
-        """Let the contestants of "export" or "import" take turns; airgap stands first."""
-        contestants = self._exports() if job == "export" else self._imports()
-        return take_turns(
-            contestants, runs, lambda run, name: say(f"{job}, run {run} of {runs}: {name}")
-        )
-
-    def _exports(self) -> dict[str, Callable[[], Cost]]:
-        return {
-            "airgap export": self._airgap_export,
-            "skopeo copy, one by one": self._skopeo_export,
-            "curl --parallel": self._curl,
-            "SHA-256 and write": self._hash_and_write,
-        }
-
-    def _imports(self) -> dict[str, Callable[[], Cost]]:
-        return {
-            "airgap import": self._airgap_import,
-            "skopeo copy, one by one": self._skopeo_import,
-            "SHA-256 and write": self._hash_and_write,
-        }
-
-    def _airgap_export(self) -> Cost:
-        return self._export_to(self._empty("export") / "archive.tar")
-
-    def _export_to(self, archive: Path) -> Cost:
-        return measured(
-            [*AIRGAP, "export", CATALOG, "-o", archive, "--registries-conf", self._conf]
-        )
-
-    def _airgap_import(self) -> Cost:
-        with self._new_registry() as host:
-            made = self._empty("manifests")
-            command = [*AIRGAP, "import", self.archive, host, "--insecure"]
-            return measured([*command, "--to-manifests", made])
-
-    def _skopeo_export(self) -> Cost:
-        shared = self._empty("skopeo") / "shared"
-        return self._skopeo(
-            ["--dest-shared-blob-dir", shared],
-            lambda number, image: (self._source(image), self._kept(number, image)),
-        )
-
-    def _skopeo_import(self) -> Cost:
-        kept = self._directory / "skopeo"
-        if not kept.exists():
-            self._skopeo_export()
-        with self._new_registry() as host:
-            return self._skopeo(
-                ["--src-shared-blob-dir", kept / "shared", "--dest-tls-verify=false"],
-                lambda number, image: (self._kept(number, image), _pushed(host, image)),
-            )
-
-    def _skopeo(
-        self, flags: Sequence[str | Path], ends: Callable[[int, Image], tuple[str, str]]
-    ) -> Cost:
-        """Copy image by image, as people run it: each with what the last one left to share."""
-        command = ["skopeo", "--registries-conf", str(self._conf), "copy", "--quiet", "--all"]
-        costs = [
-            measured([*command, "--preserve-digests", *flags, *ends(number, image)])
-            for number, image in enumerate(self.plan.images)
-        ]
-        return reduce(Cost.__add__, costs)
-
-    def _source(self, image: Image) -> str:
-        # skopeo takes a tag or a digest, never both.
-        reference = ImageReference.parse(image.reference)
-        return f"docker://{reference.repository}@{self.plan.manifests[image.root].digest}"
-
-    def _kept(self, number: int, image: Image) -> str:
-        """Where skopeo keeps an image: its OCI layouts take no image of Docker's types."""
-        place = self._directory / "skopeo" / str(number)
-        is_oci = self.plan.manifests[image.root].media_type in _OCI_TYPES
-        return f"oci:{place}:image" if is_oci else f"dir:{place}"
-
-    def _curl(self) -> Cost:
-        files = self._empty("curl")
-        configuration = self._directory / "curl.conf"
-        configuration.write_text(
-            "".join(f'url = "{url}"\noutput = "{files / name}"\n' for name, url in self._urls())
-        )
-        command = ["curl", "--silent", "--show-error", "--fail", "--parallel"]
-        limit = ["--parallel-max", str(CONNECTIONS)]
-        return measured([*command, *limit, "--config", configuration])
-
-    def _urls(self) -> Iterator[tuple[str, str]]:
-        """Yield every blob's digits with a URL that gives it, as airgap would ask for it."""
-        seen: set[int] = set()
-        for image in self.plan.images:
-            reference = ImageReference.parse(image.reference)
-            place = self._registries.candidates(reference)[0].repository
-            for number in self.plan.blobs_of(image):
-                if number not in seen:
-                    digest = self.plan.blobs[number].digest
-                    yield digest.hex, f"http://{place.host}/v2/{place.path}/blobs/{digest}"
-            seen.update(self.plan.blobs_of(image))
-
-    def _hash_and_write(self) -> Cost:
-        target = self._empty("hashed") / "copy"
-        return measured([sys.executable, "-I", "-S", "-c", _HASH_AND_WRITE, self.archive, target])
-
-    @contextmanager
-    def _new_registry(self) -> Iterator[str]:
-        directory = self._empty("registry")
-        with docker_registry(directory) as host:
-            yield host
-        shutil.rmtree(directory)
-
-    def _empty(self, name: str) -> Path:
-        """Return an empty directory; what an earlier run left there is removed first."""
-        path = self._directory / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir()
-        return path
-
-
-def _pushed(host: str, image: Image) -> str:
-    return f"docker://{host}/{ImageReference.parse(image.reference).path}:bench"
 
 
 def _written(process: int) -> int:

@@ -161,18 +161,18 @@ READERS: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """Return this process's peak memory; what the kernel says of children begins with ours."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
 def _main(reader: str, directory: str) -> None:
-    before = _peak()
+    before = peak_memory()
     begun = time.perf_counter()
     READERS[reader](Path(directory))
     seconds = time.perf_counter() - begun
-    print(json.dumps(asdict(Reading(seconds, _peak(), before))))
+    print(json.dumps(asdict(Reading(seconds, peak_memory(), before))))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def start_airgap(
 def airgap_process(*arguments: object, folder: Path, environ: dict[str, str] | None = None) -> Ran:
     """Run a command as a process of its own, to its end."""
     with start_airgap(*arguments, folder=folder, environ=environ) as process:
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     print(f"$ airgap {' '.join(map(str, arguments))}\n{out}{err}[status {process.returncode}]\n")
     return Ran(process.returncode, out, err)

@@ -43,6 +43,48 @@ LOGIN = ("operator", "secret-of-the-lab")
 _HTPASSWD = "operator:$2b$05$abcdefghijklmnopqrstuuqGHYMbQ50W.2jS6H50rIGh6XLFdVt92\n"
 
 
+class DockerRegistry:
+    """One that can be killed and started again; ``host`` is its ``host:port``, always the same."""
+
+    def __init__(self, directory: Path, *, closed: bool = False) -> None:
+        if _PROGRAM is None:
+            pytest.skip("docker-registry is not installed")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._port = _free_port()
+        self._directory = directory
+        self._configuration = directory / "docker-registry.yml"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.host = f"127.0.0.1:{self._port}"
+        text = _CONFIGURATION.format(directory=directory, port=self._port)
+        if closed:
+            (directory / "htpasswd").write_text(_HTPASSWD)
+            text += _LOGIN.format(path=directory / "htpasswd")
+        self._configuration.write_text(text)
+
+    def start(self) -> None:
+        """Start it, and wait until it is up."""
+        log = _log(self._directory)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(_PROGRAM), "serve", str(self._configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        _wait_until_up(self._process, self._port, log)
+
+    def kill(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def collect_garbage(self) -> None:
+        """Remove what no manifest refers to, as an operator does with the registry running."""
+        command = [str(_PROGRAM), "garbage-collect", str(self._configuration)]
+        subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE)
+
+
 @contextmanager
 def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     """Run a registry over plain HTTP that stores below ``directory``; gives its ``host:port``.
@@ -50,30 +92,28 @@ def docker_registry(directory: Path, *, closed: bool = False) -> Iterator[str]:
     One that is ``closed`` wants ``LOGIN``. A directory that an earlier registry has filled is
     served again. Skips the test when the program is not installed.
     """
-    if _PROGRAM is None:
-        pytest.skip("docker-registry is not installed")
-    directory.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    configuration = directory / "docker-registry.yml"
-    text = _CONFIGURATION.format(directory=directory, port=port)
-    if closed:
-        (directory / "htpasswd").write_text(_HTPASSWD)
-        text += _LOGIN.format(path=directory / "htpasswd")
-    configuration.write_text(text)
-    log = directory / "docker-registry.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [_PROGRAM, "serve", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    with running_registry(directory, closed=closed) as registry:
+        yield registry.host
+
+
+@contextmanager
+def running_registry(directory: Path, *, closed: bool = False) -> Iterator[DockerRegistry]:
+    """Run a registry as ``docker_registry`` does; gives the registry itself."""
+    registry = DockerRegistry(directory, closed=closed)
     try:
-        _wait_until_up(process, port, log)
-        yield f"127.0.0.1:{port}"
+        registry.start()
+        yield registry
     finally:
-        process.kill()
-        process.wait()
+        registry.kill()
+
+
+def requests_served(directory: Path) -> int:
+    """Return how many requests registries that store there have answered."""
+    return _log(directory).read_text().count(' HTTP/1.1" ')
+
+
+def _log(directory: Path) -> Path:
+    return directory / "docker-registry.log"
 
 
 def _free_port() -> int:

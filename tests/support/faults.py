@@ -1,7 +1,8 @@
 """A registry that misbehaves on demand, and remembers what it was asked.
 
-``FaultyRegistry`` is the embedded registry with rules in front: the n-th request that fits a
-method and a path, or every one, meets a *fault*. Everything else is answered honestly.
+``Scripted`` puts rules before whatever answers honestly: the n-th request that fits a method
+and a path, or every one, meets a *fault*. ``FaultyRegistry`` is the embedded registry behind
+such rules; ``proxy`` has them before any other.
 
     registry.fault("GET", r".*/blobs/sha256:.*", cut(after=1000), hits=(1, 2))
 """
@@ -14,17 +15,19 @@ import threading
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from airgap.digest import digest_of
 from airgap.registry.http_server import Response
 from airgap.registry.server import RegistryServer
+from tests.support import tripwire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from airgap.digest import Digest
-    from airgap.registry.http_server import Piece, Request
+    from airgap.registry.http_server import Body, Piece, Request
     from airgap.registry.store import Store
 
     Fault = Callable[["Exchange"], Response]
@@ -32,14 +35,26 @@ if TYPE_CHECKING:
 _READ = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """A request as it arrived; ``headers`` have lower-case names."""
+    """A request as it arrived; ``headers`` have lower-case names.
+
+    Of a credential only its digest is kept, "" for none. ``sent`` counts the bytes of the
+    answer's body that were given to the kernel so far.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    account: str = ""
+    sent: int = 0
+
+    @classmethod
+    def of(cls, request: Request) -> Asked:
+        headers = dict(request.headers)
+        account = account_of(headers.pop("authorization", ""))
+        return cls(request.method, request.path, request.query, headers, account)
 
     @property
     def host(self) -> str:
@@ -47,14 +62,19 @@ class Asked:
 
     @property
     def authorized(self) -> bool:
-        return "authorization" in self.headers
+        return bool(self.account)
+
+
+def account_of(authorization: str) -> str:
+    """What a log may keep of an ``Authorization``: enough to know it again."""
+    return digest_of(authorization.encode()).hex if authorization else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """What a fault works with: the request, the honest answer to any request, and a pause.
 
-    ``pause`` sleeps for seconds; when the registry stops meanwhile, it ends the connection.
+    ``pause`` sleeps for seconds; when the faults are over meanwhile, it ends the connection.
     """
 
     request: Request
@@ -81,18 +101,14 @@ class _Rule:
         return self.hits is None or self.seen in self.hits
 
 
-class FaultyRegistry(RegistryServer):
-    """The embedded registry with scripted faults; ``asked`` holds every request in order.
+class Scripted:
+    """Rules before a server, and ``asked``: every request in order."""
 
-    Takes what ``RegistryServer`` takes.
-    """
-
-    def __init__(self, store: Store, *, certificate: Path | None = None, key: Path | None = None):
-        super().__init__(store, certificate=certificate, key=key)
+    def __init__(self) -> None:
         self.asked: list[Asked] = []
         self._rules: list[_Rule] = []
         self._counting = threading.Lock()
-        self._stopping = threading.Event()
+        self._over = threading.Event()
 
     def fault(
         self, method: str, path: str, fault: Fault, *, hits: Collection[int] | None = None
@@ -111,9 +127,11 @@ class FaultyRegistry(RegistryServer):
         self.fault("GET|HEAD", f".*/{re.escape(str(digest))}", missing())
 
     def heal(self) -> None:
-        """Forget all faults."""
+        """Forget all faults, and end the connections that one keeps waiting."""
         with self._counting:
             self._rules.clear()
+            self._over.set()
+            self._over = threading.Event()
 
     def count(self, method: str, path: str = ".*") -> int:
         """How many requests fitted so far."""
@@ -122,21 +140,36 @@ class FaultyRegistry(RegistryServer):
             for one in list(self.asked)
         )
 
-    def respond(self, request: Request) -> Response:
-        self.asked.append(Asked(request.method, request.path, request.query, request.headers))
+    def meet(self, request: Request, honest: Callable[[Request], Response]) -> Response:
+        """Answer a request honestly, or as the first rule that is due wants it."""
+        tripwire.watch(request.headers)
+        asked = Asked.of(request)
+        self.asked.append(asked)
         with self._counting:
             due = [rule for rule in self._rules if rule.counts(request)]
-        if not due:
-            return super().respond(request)
-        return due[0].fault(Exchange(request, super().respond, self._pause))
+            over = self._over
+
+        def pause(seconds: float) -> None:
+            if over.wait(seconds):
+                raise ConnectionAbortedError("the fault is over")
+
+        response = due[0].fault(Exchange(request, honest, pause)) if due else honest(request)
+        return replace(response, body=_counted(response.body, asked))
+
+
+class FaultyRegistry(Scripted, RegistryServer):
+    """The embedded registry with scripted faults. Takes what ``RegistryServer`` takes."""
+
+    def __init__(self, store: Store, *, certificate: Path | None = None, key: Path | None = None):
+        Scripted.__init__(self)
+        RegistryServer.__init__(self, store, certificate=certificate, key=key)
+
+    def respond(self, request: Request) -> Response:
+        return self.meet(request, super().respond)
 
     def stop(self) -> None:
-        self._stopping.set()
+        self.heal()
         super().stop()
-
-    def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise ConnectionAbortedError("the registry stops")
 
 
 def answer(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Fault:
@@ -241,6 +274,21 @@ def lose_answer() -> Fault:
     return fault
 
 
+def flip_sent(at: int = 0) -> Fault:
+    """Flip one bit of what the client sends, in the byte at that position."""
+    return _changing_what_is_sent(lambda pieces: _flipped(pieces, at))
+
+
+def reset_sent(after: int) -> Fault:
+    """Reset the connection when the client has sent so many bytes of its body, or all of it."""
+
+    def change(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield from _first(pieces, after)
+        raise ConnectionResetError("a scripted reset")
+
+    return _changing_what_is_sent(change)
+
+
 def stall(seconds: float, after: int | None = None) -> Fault:
     """Be silent for a while before the answer, or after so many bytes of its body."""
 
@@ -273,6 +321,26 @@ def throttle(bytes_per_second: int) -> Fault:
     return _changing(body)
 
 
+@dataclass(slots=True)
+class _Changed:
+    """A request's body that is changed on its way to whoever answers."""
+
+    length: int | None
+    pieces: Iterator[bytes]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        return (memoryview(piece) for piece in self.pieces)
+
+
+def _changing_what_is_sent(change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Fault:
+    def fault(exchange: Exchange) -> Response:
+        request = exchange.request
+        body = _Changed(request.body.length, change(bytes(piece) for piece in request.body))
+        return exchange.answer(replace(request, body=cast("Body", body)))
+
+    return fault
+
+
 def _changing(change: Callable[[Iterator[bytes], Exchange], Iterable[bytes]]) -> Fault:
     """Answer honestly, with a body that was changed on the way; its promised length stays."""
 
@@ -281,6 +349,12 @@ def _changing(change: Callable[[Iterator[bytes], Exchange], Iterable[bytes]]) ->
         return replace(response, body=change(_content(response.body), exchange))
 
     return fault
+
+
+def _counted(body: Iterable[Piece], asked: Asked) -> Iterator[Piece]:
+    for piece in body:
+        yield piece
+        asked.sent += len(piece) if isinstance(piece, bytes | memoryview) else piece.length
 
 
 def _content(body: Iterable[Piece]) -> Iterator[bytes]:

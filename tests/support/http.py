@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airgap.errors import Interrupted
+from tests.support import tripwire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +44,8 @@ class Reply:
     """What is answered.
 
     ``length`` is the Content-Length to claim (-1 for none, the end of the connection then is
-    the end of the body); ``reset`` ends the connection with a RST after the body.
+    the end of the body); ``reset`` ends the connection with a RST after the body. With status 0
+    nothing is answered.
     """
 
     status: int = 200
@@ -144,6 +146,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
+            tripwire.watch({name.lower(): value for name, value in self.headers.items()})
             asked = Asked(self.command, self.path, self.headers, body)
             server.asked.append(asked)
             if len(body) < length:
@@ -154,6 +157,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - theirs
 
         def send(self, reply: Reply) -> None:
+            if reply.status == 0:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, write_head
+from airgap.crew import AtMost
 from airgap.digest import Digest, digest_of
 from airgap.oci import graph, media_types
 from airgap.oci.model import Descriptor
@@ -73,6 +74,9 @@ class Content:
             return self.holes[want.reference]
         return graph.walk(self.images[want.reference], lambda d: self.by_digest[d.digest])
 
+    def lane(self, blob: Blob) -> str:
+        return "content"
+
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         self.asked.append((blob.digest, offset))
         if blob.digest in self.absent:
@@ -121,7 +125,7 @@ def fill(path: Path, content: Content, *, workers: int = 2, believe: bool = True
         with ArchiveWriter(path, state, stop, believe=believe) as archive:
             outcome = transfer(
                 archive.plan, archive.plan.images, content, archive,
-                workers=workers, progress=SILENT, stop=stop,
+                lanes=AtMost(workers), progress=SILENT, stop=stop,
                 skip=frozenset(range(len(archive.plan.blobs))) - frozenset(archive.missing),
             )  # fmt: skip
             archive.finish()
