@@ -110,7 +110,14 @@ def import_archive(
                 one = begun(targets)
                 one.failed |= {image: e for image, e in damaged.items() if image in targets}
                 whole = _without(targets, holes)
-                one.run(whole, content, content.manifest, force_tags=force_tags, holders=holders)
+                one.run(
+                    whole,
+                    content,
+                    content.manifest,
+                    force_tags=force_tags,
+                    holders=holders,
+                    blobs_ahead=bool(ahead.pushes),
+                )
                 return one
 
             ahead = Ahead(delivery, begun, client, set(damaged))
