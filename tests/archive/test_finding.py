@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import threading
@@ -181,3 +182,54 @@ def test_unpacked_pieces_that_are_not_all_there_are_left_alone(made: Path, tmp_p
         join_pieces(target, SILENT, threading.Event())
     assert set(before) >= set((target / "pieces" / "sha256").iterdir())
     assert not list((target / "blobs" / "sha256").glob("*.new"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"volume": 3},
+        {"volume": 2, "of": 2},
+        {"of": 9999},
+        {"of": 10**9},
+        {"volume": 0},
+        {"volume": -1},
+        {"volume": "1"},
+        {"volume": 1.0},
+        {"limit": 1},
+        {"limit": 10**30},
+        {"limit": 1_110_000},
+        {"limit": True},
+        {"archive": "sha256:" + "0" * 64},
+        {"archive": 7},
+        {"pieces": 7},
+        {"pieces": [[]]},
+        {"pieces": [{"blob": "sha256:" + "0" * 64, "start": 0, "size": 1, "digest": 3}]},
+        {"pieces": []},
+        {"airgap-volume": 2},
+        {"more": "x"},
+    ],
+    ids=str,
+)
+def test_a_record_that_lies_is_told_and_its_file_named(
+    volumes: list[Path], changes: dict[str, object]
+) -> None:
+    with ArchiveReader(volumes[0]) as reader:
+        entry = reader.layout.volumes[0].record
+    assert entry is not None
+    content = bytearray(volumes[0].read_bytes())
+    record = json.loads(content[entry.content : entry.content + entry.size]) | changes
+    forged = json.dumps(record, separators=(",", ":")).encode().ljust(entry.size - 1) + b"\n"
+    content[entry.content : entry.content + entry.size] = forged
+    volumes[0].write_bytes(content)
+    for given in ([volumes[0]], volumes):
+        try:
+            result = airgap.verify(given)
+        except ArchiveError as error:
+            assert str(volumes[0]) in error.message
+        else:
+            assert result.exit_status == 4
+            assert any(str(volumes[0]) in damage.message for damage in result.damage)
+    if changes == {"pieces": []}:
+        return  # An import hashes whole blobs, and needs no digests of pieces.
+    with pytest.raises(ArchiveError):
+        airgap.import_archive(volumes, "127.0.0.1:1")
