@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import airgap
+from airgap.archive.layout import Layout
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.digest import digest_of
@@ -414,3 +415,29 @@ def test_a_new_export_takes_from_an_older_one_in_volumes(
     assert site.export("--reuse", folder, "--output", "json").status == 0
     assert site.archive.read_bytes() == whole.archive.read_bytes()
     assert site.upstream.count("GET", BLOB) == 0
+
+
+def test_after_a_power_cut_what_unfinished_volumes_hold_is_hashed_again(
+    whole: Whole, site: Site
+) -> None:
+    victim = Victim()
+    site.upstream.fault("GET", BLOB, victim.before, hits=(12,))
+    assert victim.run(site, *site.exporting(*_sized(whole.limit))) == KILLED
+    site.upstream.heal()
+    partial = max(site.folder.glob("olm.0*.partial"), key=lambda path: path.stat().st_size)
+    content = partial.read_bytes()
+    number = int(partial.name.split(".")[1])
+    with ArchiveReader(whole.archive) as reader:
+        layout = Layout(reader.plan, reader.layout.inventory.size, reader.layout.index, whole.limit)
+    _, place = next(
+        (n, piece)
+        for n, piece in layout.content(layout.volumes[number - 1])
+        if not layout.is_cut(n) and piece.size > 100
+    )
+    # Its header says that it is there, and its content has been lost.
+    damaged = place.header + bytes(place.size)
+    partial.write_bytes(content[: place.offset] + damaged + content[place.offset + len(damaged) :])
+    state = site.folder / "olm.tar.state"
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    assert site.export(*_sized(whole.limit)).status == 0
+    assert_whole(site, whole)

@@ -141,6 +141,9 @@ class GrowingFiles:
         StorageError when there is no room.
         """
 
+    def expect(self, blobs: Iterable[int]) -> None:
+        """Take note of the blobs that are to come: what has none of them can end."""
+
     def settled(self, number: int) -> None:
         """Take note that a blob will not change any more."""
 
@@ -245,10 +248,7 @@ class GrowingVolumes(GrowingFiles):
         except BaseException:
             self.close()
             raise
-        self._unsettled = {
-            volume.number: set(volume.blobs) - self.present - self.stuck
-            for volume in self.layout.volumes
-        }
+        self._unsettled: dict[int, set[int]] = {}
 
     def close(self) -> None:
         """Close all files."""
@@ -280,6 +280,12 @@ class GrowingVolumes(GrowingFiles):
             self._begin(volume, wait)
         for place in (*before, last)[1:]:
             self._begin_or_wait(place)
+
+    def expect(self, blobs: Iterable[int]) -> None:
+        """Take note of the blobs that are to come."""
+        expected = set(blobs)
+        for volume in self.layout.volumes:
+            self._unsettled[volume.number] = expected.intersection(volume.blobs)
 
     def settled(self, number: int) -> None:
         """Take note that a blob will not change any more."""

@@ -6,6 +6,8 @@ import itertools
 import json
 import random
 import subprocess
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +18,12 @@ import airgap
 from airgap import limits
 from airgap.archive import tar
 from airgap.archive.audit import audit
+from airgap.archive.growing import growing_files
 from airgap.archive.layout import Layout, index_document
 from airgap.archive.medium import VolumeOptions
-from airgap.archive.reader import ArchiveReader
+from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.state import State
+from airgap.archive.writer import ArchiveWriter, begin_again
 from airgap.digest import Digest, digest_of
 from airgap.errors import ArchiveError, UsageError
 from airgap.plan import Blob, Plan, Question
@@ -267,3 +272,31 @@ def test_a_set_that_lacks_a_volume_is_not_joined(volumes: list[Path], tmp_path: 
     with pytest.raises(ArchiveError, match="of 3 volumes these are not here: 2;"):
         join([volumes[2], volumes[0]], tmp_path / "joined.tar")
     assert not list(tmp_path.glob("joined*"))
+
+
+def test_a_volume_whose_content_was_lost_does_not_end_before_that_is_there_again(
+    whole: Path, volumes: list[Path]
+) -> None:
+    path, content = volumes[0].with_name("olm.tar"), larger_content()
+    with ArchiveReader(volumes) as reader:
+        begin_again(path, reader)
+        number, place = next(
+            (n, p) for n, p in reader.layout.content(reader.here[0]) if not reader.layout.is_cut(n)
+        )
+    damaged = bytearray(volumes[0].read_bytes())
+    damaged[place.content] ^= 1
+    volumes[0].unlink()
+    partial_path(volumes[0]).write_bytes(damaged)
+    state, stop = State(path), threading.Event()
+    files = growing_files(path, VolumeOptions(limit_for(whole)), state, print)
+    with ArchiveWriter(path, state, stop, believe=False, files=files) as writer:
+        # What is cut can be hashed no more where a finished volume has a piece of it.
+        assert {n for n in writer.missing if not writer.layout.is_cut(n)} == {number}
+        assert files.ripe() is None
+        for missing in writer.missing:
+            blob = writer.plan.blobs[missing]
+            writer.put_blob(blob, "", partial(content.blob, blob))
+        writer.finish()
+    state.release(finished=True)
+    assert [path.name for path in sorted(path.parent.iterdir())] == [v.name for v in volumes]
+    assert airgap.verify(volumes).exit_status == 0
