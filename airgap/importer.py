@@ -110,7 +110,14 @@ def import_archive(
                 one = begun(targets)
                 one.failed |= {image: e for image, e in damaged.items() if image in targets}
                 whole = _without(targets, holes)
-                one.run(whole, content, content.manifest, force_tags=force_tags, holders=holders)
+                one.run(
+                    whole,
+                    content,
+                    content.manifest,
+                    force_tags=force_tags,
+                    holders=holders,
+                    blobs_ahead=bool(ahead.pushes),
+                )
                 return one
 
             ahead = Ahead(delivery, begun, client, set(damaged))
@@ -142,7 +149,11 @@ def import_archive(
 
 
 def plan_import(
-    archive: Paths, destination: str, *, max_components: int = mapping.DEFAULT_COMPONENTS
+    archive: Paths,
+    destination: str,
+    *,
+    max_components: int = mapping.DEFAULT_COMPONENTS,
+    wait: bool = False,
 ) -> PushPlan:
     """Say what an import would do; no request is made.
 
@@ -151,7 +162,8 @@ def plan_import(
     prefix = DestinationPrefix.parse(destination)
     with ArchiveReader(archive) as reader:
         reader.require_sound_head()
-        reader.require_all_volumes()
+        if not wait:
+            reader.require_all_volumes()
         blobs = blob_holes(reader.plan, dict.fromkeys(reader.holes, ""))
         _refuse_hole_in_catalog(reader, blobs)
         delivery = Delivery.to(prefix, reader.plan, reader.id, max_components)

@@ -269,6 +269,7 @@ class Push:
         *,
         force_tags: bool,
         holders: abc.Mapping[Digest, Iterable[Repository]] | None = None,
+        blobs_ahead: bool = False,
     ) -> None:
         """Push images that have not failed already, the catalogs after all others.
 
@@ -276,7 +277,8 @@ class Push:
         way the registry takes manifests, before much has been sent to it.
 
         ``manifest`` gives a manifest's bytes by its number. ``holders`` are repositories that
-        are said to hold a blob, and from which it may be mounted.
+        are said to hold a blob, and from which it may be mounted. With ``blobs_ahead`` blobs
+        have been brought already, so that a repository in which no manifest is may hold some.
         """
         catalogs = {self._plan.images[number] for number in self._plan.catalog_images}
         images = [image for image in images if image not in self.failed]
@@ -303,7 +305,7 @@ class Push:
             manifest,
             self._stopping(source),
             tags_set,
-            sight.empty,
+            frozenset() if blobs_ahead else sight.empty,
             self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,

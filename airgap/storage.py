@@ -72,9 +72,14 @@ def temporary_directory() -> Iterator[Path]:
         _temporary.discard(directory.name)
 
 
+def temporary_place() -> Path:
+    """Return the directory of temporary files; ``TMPDIR`` chooses it."""
+    return Path(tempfile.gettempdir())
+
+
 def temporary_file() -> BinaryIO:
     """Give a file without a name, gone when it is closed. Raises StorageError."""
-    with storage_errors(Path(tempfile.gettempdir())):
+    with storage_errors(temporary_place()):
         return tempfile.TemporaryFile(prefix="airgap-")
 
 

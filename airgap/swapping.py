@@ -8,18 +8,18 @@ refuses to know.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airgap.archive import volumes
 from airgap.archive.reader import ArchiveReader
 from airgap.digest import Hasher
 from airgap.errors import AirgapError, IntegrityError, Interrupted, UsageError
-from airgap.storage import pieces_at, storage_errors, temporary_file, write_at
+from airgap.storage import pieces_at, storage_errors, temporary_file, temporary_place, write_at
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from airgap.archive.layout import Entry
     from airgap.plan import Blob
@@ -205,11 +205,11 @@ class _Joined:
         self.kept = 0
 
     def write(self, piece: bytes, offset: int) -> None:
-        with storage_errors(Path("temporary file")):
+        with storage_errors(temporary_place()):
             write_at(self._file.fileno(), piece, offset)
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        with storage_errors(Path("temporary file")):
+        with storage_errors(temporary_place()):
             yield from pieces_at(self._file.fileno(), size - offset, offset)
 
     def close(self) -> None:

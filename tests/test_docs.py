@@ -23,6 +23,7 @@ import airgap
 from airgap import errors
 from airgap.cli.main import cli
 from airgap.plan import Reason
+from tests.archive.test_volumes import larger_content, limit_for
 from tests.support.plans import archive_of, some_content
 
 if TYPE_CHECKING:
@@ -344,10 +345,31 @@ def test_the_reader_in_the_format_s_description_reads_archives(
     archive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = blocks("reference/archive-format.md")
-    run(code)["read"](archive)
+    read = run(code)["read"]
+    read(archive)
     inspection = airgap.inspect(archive)
     expected = [f"id {inspection.id}", *(f"{i.digest} {i.reference}" for i in inspection.images)]
     assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_the_reader_in_the_format_s_description_reads_volumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = blocks("reference/archive-format.md")
+    read = run(code)["read"]
+    content = larger_content()
+    content.absent.add(content.plan().blobs[-1].digest)
+    archive_of(tmp_path / "olm.tar", content)
+    limit = airgap.VolumeOptions(limit_for(tmp_path / "olm.tar"))
+    airgap.split(tmp_path / "olm.tar", limit, output=tmp_path / "olm.tar")
+    read(tmp_path / "olm.tar")
+    expected = capsys.readouterr().out
+    assert f"missing {content.plan().blobs[-1].digest}" in expected
+    volumes = sorted(tmp_path.glob("olm.0*"), reverse=True)
+    read(*volumes)
+    assert capsys.readouterr().out == expected
+    with pytest.raises(AssertionError, match="only"):
+        read(*volumes[1:])
 
 
 if __name__ == "__main__":

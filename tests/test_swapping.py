@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from airgap.progress import Silent
 from airgap.registry.access import Access
 from airgap.registry.directory import DirectoryStore
 from tests.archive.test_volumes import larger_content, limit_for
+from tests.support.command import start_airgap
 from tests.support.faults import FaultyRegistry
 from tests.support.plans import archive_of
 from tests.support.promise import keeps
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -238,3 +241,56 @@ def test_a_damaged_piece_costs_its_image_and_names_the_volume(ready: Ready, tmp_
         again = import_from([drive], destination, tmp_path, progress=operator)
     assert again.exit_status == 0
     assert keeps(tmp_path / "registry") == ready.arrived
+
+
+def waiting(folder: Path, drive: Path, host: str) -> tuple[object, ...]:
+    return (
+        "import", drive, host, "--insecure", "--to-manifests", folder / "manifests", "--wait",
+    )  # fmt: skip
+
+
+def until_the_next_is_asked_for(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return next(line for line in process.stderr if " next" in line)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [ORDERS[3], *(pytest.param(o, marks=pytest.mark.slow) for o in ORDERS if o != ORDERS[3])],
+)
+def test_killed_while_media_are_exchanged_the_same_command_continues(
+    ready: Ready, tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    (drive := tmp_path / "drive").mkdir()
+    with registry(tmp_path / "registry") as destination:
+        typed = waiting(tmp_path, drive, destination.host)
+        for number in order[:2]:
+            Operator(drive, [ready.volumes[number]])
+            with start_airgap(*typed, folder=tmp_path) as process:
+                assert f"volume {number + 1} of 3 done" in until_the_next_is_asked_for(process)
+                process.kill()
+        assert DirectoryStore(tmp_path / "registry", durable=False).tags("lab/catalog") is None
+        with start_airgap(*typed, folder=tmp_path) as process:
+            # As the pieces of cut blobs are gone, any of the volumes may be asked for again.
+            for number in range(3):
+                Operator(drive, [ready.volumes[number]])
+                while process.poll() is None and number < 2:
+                    line = process.stderr.readline() if process.stderr else ""
+                    if " next" in line or "was here before" in line:
+                        break
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert keeps(tmp_path / "registry") == ready.arrived
+
+
+def test_a_signal_ends_the_waiting(ready: Ready, tmp_path: Path) -> None:
+    (drive := tmp_path / "drive").mkdir()
+    Operator(drive, [ready.volumes[1]])
+    with registry(tmp_path / "registry") as destination:
+        typed = waiting(tmp_path, drive, destination.host)
+        with start_airgap(*typed, folder=tmp_path) as process:
+            until_the_next_is_asked_for(process)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Run the same command again to continue" in said

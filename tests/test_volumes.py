@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import airgap
+from airgap.archive.layout import Layout
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.digest import digest_of
 from tests.support import command
 from tests.support.lab import CATALOG, Recipe
 from tests.support.media import small_disk
+from tests.support.promise import keeps
 from tests.support.site import Site, Supply, open_site
 from tests.test_interruption import (
     BLOB,
@@ -346,3 +348,96 @@ def test_a_volume_of_another_archive_is_not_overwritten(whole: Whole, site: Site
     ran = airgap_run("split", site.archive, *_sized(whole.limit))
     assert ran == 2
     assert digest_of((site.folder / name).read_bytes()) == before
+
+
+@pytest.fixture
+def folder(whole: Whole, tmp_path: Path) -> Path:
+    """A directory with all volumes, under names that say nothing."""
+    (folder := tmp_path / "media").mkdir()
+    for number, content in enumerate(whole.volumes.values()):
+        (folder / f"copy of disk {number}").write_bytes(content)
+    return folder
+
+
+def test_a_catalog_is_looked_into_wherever_its_volumes_are(
+    whole: Whole, folder: Path, tmp_path: Path
+) -> None:
+    for command_line in (("list",), ("images",), ("query", "select name from package")):
+        name, *rest = command_line
+        expected = command.airgap("catalog", name, whole.archive, *rest)
+        ran = command.airgap("catalog", name, folder, *rest)
+        assert ran.out.replace(str(folder), str(whole.archive)) == expected.out
+        assert expected.status == 0
+    last = tmp_path / "last"
+    last.write_bytes(whole.volumes[max(whole.volumes)])
+    ran = command.airgap("catalog", "list", last)
+    assert ran.status == 4
+    assert "is in volume 1, which is not here" in ran.err
+    assert "Name the other volumes too." in ran.err
+
+
+def test_an_import_of_volumes_leaves_what_one_of_the_whole_leaves(
+    whole: Whole, site: Site, folder: Path
+) -> None:
+    assert site.import_(archive=folder).status == 0
+    from_volumes = keeps(site.folder / "destination")
+    written = {path.name: path.read_bytes() for path in site.manifests.iterdir()}
+    with open_site(folder, whole.supply) as other:
+        ran = command.airgap(
+            "import", whole.archive, other.destination.host, "--insecure",
+            "--to-manifests", folder / "manifests",
+        )  # fmt: skip
+        assert ran.status == 0
+        assert keeps(folder / "destination") == from_volumes
+        for name, content in written.items():
+            there = (folder / "manifests" / name).read_bytes()
+            hosts = (other.destination.host.encode(), site.destination.host.encode())
+            assert there.replace(*hosts) == content, name
+
+
+def test_files_for_the_cluster_are_listed_from_volumes(
+    whole: Whole, site: Site, folder: Path
+) -> None:
+    for archive, to in ((whole.archive, "a"), (folder, "b")):
+        flags = ("--manifests-only", "--to-manifests", site.folder / to)
+        assert command.airgap("import", archive, "registry.example.com", *flags).status == 0
+    assert volumes_in(site.folder / "a") == volumes_in(site.folder / "b")
+    (folder / "copy of disk 1").unlink()
+    refused = command.airgap("import", folder, "registry.example.com", "--dry-run")
+    assert refused.status == 4
+    waiting = command.airgap("import", folder, "registry.example.com", "--dry-run", "--wait")
+    assert waiting.status == 0
+
+
+def test_a_new_export_takes_from_an_older_one_in_volumes(
+    whole: Whole, site: Site, folder: Path
+) -> None:
+    assert site.export("--reuse", folder, "--output", "json").status == 0
+    assert site.archive.read_bytes() == whole.archive.read_bytes()
+    assert site.upstream.count("GET", BLOB) == 0
+
+
+def test_after_a_power_cut_what_unfinished_volumes_hold_is_hashed_again(
+    whole: Whole, site: Site
+) -> None:
+    victim = Victim()
+    site.upstream.fault("GET", BLOB, victim.before, hits=(12,))
+    assert victim.run(site, *site.exporting(*_sized(whole.limit))) == KILLED
+    site.upstream.heal()
+    partial = max(site.folder.glob("olm.0*.partial"), key=lambda path: path.stat().st_size)
+    content = partial.read_bytes()
+    number = int(partial.name.split(".")[1])
+    with ArchiveReader(whole.archive) as reader:
+        layout = Layout(reader.plan, reader.layout.inventory.size, reader.layout.index, whole.limit)
+    _, place = next(
+        (n, piece)
+        for n, piece in layout.content(layout.volumes[number - 1])
+        if not layout.is_cut(n) and piece.size > 100
+    )
+    # Its header says that it is there, and its content has been lost.
+    damaged = place.header + bytes(place.size)
+    partial.write_bytes(content[: place.offset] + damaged + content[place.offset + len(damaged) :])
+    state = site.folder / "olm.tar.state"
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    assert site.export(*_sized(whole.limit)).status == 0
+    assert_whole(site, whole)

@@ -28,7 +28,10 @@ _COPY_AGAIN = "Copy the archive again, and check the copy with `airgap verify`."
 
 
 class ArchiveFile:
-    """A file that begins like an archive's; ``size`` is in bytes."""
+    """A file that begins like an archive's; ``size`` is in bytes.
+
+    ``inode`` tells it from any other file that is there, under whatever names.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open a file.
@@ -39,7 +42,8 @@ class ArchiveFile:
         self.path = path
         self._descriptor = _open(path)
         try:
-            self.size = os.fstat(self._descriptor).st_size
+            status = os.fstat(self._descriptor)
+            self.size, self.inode = status.st_size, (status.st_dev, status.st_ino)
             self.inventory_size = self._read_start()
         except BaseException:
             self.close()
@@ -102,6 +106,11 @@ class ArchiveFile:
         """
         named = record.number_in(self.at(self._record_offset, tar.BLOCK))
         return named or (self.record.volume if self.record else None)
+
+    @property
+    def is_cut_in_the_head(self) -> bool:
+        """Say whether the file ends where no archive does, before it tells which volume it is."""
+        return self.size < self._record_offset + tar.BLOCK
 
     @property
     def _record_offset(self) -> int:

@@ -20,7 +20,7 @@ from airgap.archive.medium import Media, largest_file, piece_path
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.record import PieceRecord, Record
 from airgap.digest import Check, Hasher
-from airgap.errors import IntegrityError, UsageError
+from airgap.errors import IntegrityError, StorageError, UsageError
 from airgap.storage import (
     pieces_at,
     read_at,
@@ -141,6 +141,9 @@ class GrowingFiles:
         StorageError when there is no room.
         """
 
+    def expect(self, blobs: Iterable[int]) -> None:
+        """Take note of the blobs that are to come: what has none of them can end."""
+
     def settled(self, number: int) -> None:
         """Take note that a blob will not change any more."""
 
@@ -245,10 +248,7 @@ class GrowingVolumes(GrowingFiles):
         except BaseException:
             self.close()
             raise
-        self._unsettled = {
-            volume.number: set(volume.blobs) - self.present - self.stuck
-            for volume in self.layout.volumes
-        }
+        self._unsettled: dict[int, set[int]] = {}
 
     def close(self) -> None:
         """Close all files."""
@@ -280,6 +280,12 @@ class GrowingVolumes(GrowingFiles):
             self._begin(volume, wait)
         for place in (*before, last)[1:]:
             self._begin_or_wait(place)
+
+    def expect(self, blobs: Iterable[int]) -> None:
+        """Take note of the blobs that are to come."""
+        expected = set(blobs)
+        for volume in self.layout.volumes:
+            self._unsettled[volume.number] = expected.intersection(volume.blobs)
 
     def settled(self, number: int) -> None:
         """Take note that a blob will not change any more."""
@@ -422,6 +428,11 @@ class GrowingVolumes(GrowingFiles):
 
     def _write_begin(self, volume: Volume, name: Path) -> None:
         """Write the head of a volume, what is known of its blobs, and the piece that waits."""
+        if name.exists():
+            raise StorageError(
+                f"{name}: is in the way, there is a file of that name already",
+                hint="Move it, or connect another medium, and run the same command again.",
+            )
         new = name.with_name(name.name + ".new")
         with storage_errors(new):
             new.unlink(missing_ok=True)
@@ -518,6 +529,11 @@ def growing_files(
         if size > largest:
             limit = largest
             say(f"{media.directories[0]} takes no file of {size} bytes: writing volumes of {limit}")
+    if limit is None and options.directories:
+        raise UsageError(
+            f"{path}: one file, and directories for volumes",
+            hint="Say --volume-size, or leave --volume-dir out.",
+        )
     if limit is None:
         return GrowingFiles(path)
     return GrowingVolumes(path, limit, media, state, say)

@@ -166,14 +166,17 @@ class Layout:
 
     def pieces(self, number: int) -> tuple[Entry, ...]:
         """Return the entries of a blob that is there, in order: one, unless it is cut."""
+        first = self._places.first[number]
+        count = len(self._places.cuts[number]) if self.is_cut(number) else 1
+        return tuple(self._piece(number, volume) for volume in range(first, first + count))
+
+    def _piece(self, number: int, volume: int) -> Entry:
+        """Return the entry of what stands of a blob in a volume; pieces follow volume by volume."""
         blob, places = self._plan.blobs[number], self._places
         if not self.is_cut(number):
-            name = present(blob.digest)
-            return (Entry(name, places.offsets[number], blob.size, places.first[number]),)
-        return tuple(
-            Entry(piece_name(blob.digest, volume), offset, size, volume, start)
-            for volume, offset, size, start in places.cuts[number]
-        )
+            return Entry(present(blob.digest), places.offsets[number], blob.size, volume)
+        offset, size, start = places.cuts[number][volume - places.first[number]]
+        return Entry(piece_name(blob.digest, volume), offset, size, volume, start)
 
     def is_cut(self, number: int) -> bool:
         """Say whether a blob stands in several volumes."""
@@ -182,19 +185,15 @@ class Layout:
     def content(self, volume: Volume) -> Iterator[tuple[int, Entry]]:
         """Yield the blobs and pieces that stand in a volume, in order, with the blob's number."""
         for number in volume.blobs:
-            for piece in self.pieces(number):
-                if piece.volume == volume.number:
-                    yield number, piece
+            yield number, self._piece(number, volume.number)
 
     def pieces_in(self, volume: Volume) -> list[tuple[int, Entry]]:
         """Return the pieces of cut blobs in a volume, with the blob's number: at most two."""
         # They stand at its ends.
         ends = {*volume.blobs[:1], *volume.blobs[-1:]}
         return [
-            (number, piece)
+            (number, self._piece(number, volume.number))
             for number in sorted(filter(self.is_cut, ends))
-            for piece in self.pieces(number)
-            if piece.volume == volume.number
         ]
 
     def _record(self, volume: int) -> Entry | None:
@@ -218,7 +217,7 @@ class _Places:
     """Blobs one after the other, in a new volume where the one before is full.
 
     ``first`` and ``offsets`` say for each blob where it begins, ``cuts`` for those that are cut
-    the volume, offset, size and start of each piece.
+    the offset, size and start of each piece; one follows another in the next volume.
     """
 
     def __init__(self, head_end: int, limit: int | None) -> None:
@@ -226,7 +225,7 @@ class _Places:
         self._full = None if limit is None else (limit - len(tar.END)) // tar.BLOCK * tar.BLOCK
         self._waste = 0 if self._full is None else (self._full - head_end) // WASTE
         self.first, self.offsets = array("l"), array("q")
-        self.cuts: dict[int, list[tuple[int, int, int, int]]] = {}
+        self.cuts: dict[int, list[tuple[int, int, int]]] = {}
         self._ends: list[int] = []
         self._begun_with = [0]
         self._end = head_end
@@ -258,7 +257,7 @@ class _Places:
         while start < size:
             left = size - start
             piece = left if self._fits(left) else self._rest - tar.BLOCK
-            pieces.append((self._volume, self._end, piece, start))
+            pieces.append((self._end, piece, start))
             self._take(piece)
             start += piece
             if start < size:

@@ -104,18 +104,26 @@ class _Search:
             except ArchiveError as error:
                 self._unreadable.append(error)
                 return
-            self._found.append(file)
-            self._named.add(file)
+            if self._take(file):
+                self._named.add(file)
             return
         self._searched.append(path)
         for member in candidates(path):
             try:
                 if is_archive(member):
-                    self._found.append(ArchiveFile(member))
+                    self._take(ArchiveFile(member))
             except ArchiveError as error:
                 self._unreadable.append(error)
             except StorageError as error:
                 self._notes.append(f"not read: {error.message}")
+
+    def _take(self, file: ArchiveFile) -> bool:
+        """Take a file; False when it was found before, under this name or another."""
+        if any(file.inode == known.inode for known in self._found):
+            file.close()
+            return False
+        self._found.append(file)
+        return True
 
     def chosen(self) -> VolumeSet:
         """Put together what belongs together, and choose the one archive that is meant."""
@@ -124,8 +132,12 @@ class _Search:
                 raise self._unreadable[0]
             where = ", ".join(map(str, self._searched))
             raise UsageError(f"{where}: no archive and no volume of one in it")
-        groups = _grouped(self._found)
-        named = [file for file in self._found if file in self._named]
+        files = [file for file in self._found if not file.is_cut_in_the_head] or self._found
+        for file in self._found:
+            if file not in files:
+                self._unreadable.append(ArchiveError(f"{file.path}: cut short: {file.size} bytes"))
+        groups = _grouped(files)
+        named = [file for file in files if file in self._named]
         if named:
             identity = next(key[0] for key, files in groups.items() if named[0] in files)
         elif len({identity for identity, _ in groups}) == 1:

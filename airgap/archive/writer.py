@@ -140,6 +140,7 @@ class ArchiveWriter:
         state.believe()
         self._held = {n: size for n, size in state.survived.items() if n not in present}
         self._present = present
+        files.expect(self.to_come)
         self._numbers = {blob.digest: n for n, blob in enumerate(self.plan.blobs)}
         self._lock = threading.Condition()
         self._positions: dict[int, int] = {}

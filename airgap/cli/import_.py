@@ -92,7 +92,7 @@ def import_command(
         )
         return pushing.print_list("import", listed, output_format)
     if dry_run:
-        plan = plan_import(archives, destination, max_components=max_components)
+        plan = plan_import(archives, destination, max_components=max_components, wait=wait)
         return pushing.print_plan("import", plan, output_format, skip_missing=skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from airgap.archive.unpacked import is_unpacked, join_pieces
 from airgap.cli import options, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
@@ -72,7 +73,6 @@ def split_command(
     "-o",
     "--output-file",
     "output",
-    required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="The archive in one file.",
 )
@@ -83,7 +83,7 @@ def join_command(
     context: click.Context,
     /,
     archives: tuple[Path, ...],
-    output: Path,
+    output: Path | None,
     output_format: str,
     quiet: bool,
     verbose: int,
@@ -93,15 +93,36 @@ def join_command(
     VOLUME is any file or directory, in any order and under any name. They stay as they are. An
     interrupted run continues.
 
+    Without -o VOLUME is a directory into which `tar` has unpacked all volumes; what was cut is
+    joined in it, so that it is an OCI image layout.
+
     \b
     Examples:
       airgap join /media/usb1 /media/usb2 -o olm.tar
       airgap join olm.001.tar olm.002.tar -o olm.tar
+      airgap join unpacked/
     """
     options.set_verbosity(verbose)
+    if output is None:
+        return _join_unpacked(context, archives, output_format, quiet)
     with shown_progress(quiet) as progress:
         result = join(archives, output, progress=progress, stop=context.obj)
     return _end("join", result, output_format)
+
+
+def _join_unpacked(
+    context: click.Context, directories: tuple[Path, ...], output_format: str, quiet: bool
+) -> int:
+    if len(directories) > 1 or not is_unpacked(directories[0]):
+        raise click.UsageError("Missing option '-o' / '--output-file'.", context)
+    with shown_progress(quiet) as progress:
+        joined = join_pieces(directories[0], progress, context.obj)
+    if output_format == "json":
+        digests = [str(digest) for digest in joined]
+        report.echo_json("join", 0, {"directory": str(directories[0]), "joined": digests})
+    else:
+        report.echo(f"joined    {len(joined)} blobs in {directories[0]}")
+    return 0
 
 
 def _end(command: str, result: ReshapeResult, output_format: str) -> int:

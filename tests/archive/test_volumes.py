@@ -6,6 +6,8 @@ import itertools
 import json
 import random
 import subprocess
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +18,12 @@ import airgap
 from airgap import limits
 from airgap.archive import tar
 from airgap.archive.audit import audit
+from airgap.archive.growing import growing_files
 from airgap.archive.layout import Layout, index_document
 from airgap.archive.medium import VolumeOptions
-from airgap.archive.reader import ArchiveReader
+from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.state import State
+from airgap.archive.writer import ArchiveWriter, begin_again
 from airgap.digest import Digest, digest_of
 from airgap.errors import ArchiveError, UsageError
 from airgap.plan import Blob, Plan, Question
@@ -44,16 +49,17 @@ def layout_of(sizes: list[int], room: int) -> Layout:
 
 log_normal_sizes = st.builds(
     lambda seed, count, mean, width: [
-        int(random.Random(seed * 1000 + n).lognormvariate(mean, width)) for n in range(count)
+        min(int(random.Random(seed * 1000 + n).lognormvariate(mean, width)), 100 * limits.MIB)
+        for n in range(count)
     ],
     st.integers(0, 10_000),
-    st.integers(0, 60),
-    st.floats(5, 16),
+    st.integers(1, 60),
+    st.floats(9, 15),
     st.floats(0.1, 3),
 )
 
 
-@given(log_normal_sizes, st.integers(limits.MIB, 20 * limits.MIB))
+@given(log_normal_sizes, st.integers(limits.MIB, 6 * limits.MIB))
 @settings(deadline=None, max_examples=200)
 def test_volumes_hold_everything_once_and_are_never_too_large(sizes: list[int], room: int) -> None:
     layout = layout_of(sizes, room)
@@ -82,7 +88,7 @@ def test_volumes_hold_everything_once_and_are_never_too_large(sizes: list[int], 
         assert len(pieces) <= 2
 
 
-@given(log_normal_sizes, st.integers(limits.MIB, 20 * limits.MIB))
+@given(log_normal_sizes, st.integers(limits.MIB, 6 * limits.MIB))
 @settings(deadline=None, max_examples=50)
 def test_a_blob_is_cut_only_where_it_would_leave_too_much_empty(
     sizes: list[int], room: int
@@ -201,7 +207,7 @@ def test_any_volume_explains_the_whole(volumes: list[Path], whole: Path) -> None
             assert problems(path) == []
 
 
-@pytest.mark.parametrize("every", [4001, pytest.param(59, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [4001, pytest.param(307, marks=pytest.mark.slow)])
 def test_any_flipped_byte_is_found_and_its_volume_named(volumes: list[Path], every: int) -> None:
     chance = random.Random(every)
     for number, path in enumerate(volumes, 1):
@@ -210,13 +216,56 @@ def test_any_flipped_byte_is_found_and_its_volume_named(volumes: list[Path], eve
             damaged = bytearray(original)
             damaged[offset] ^= 1 << chance.randrange(8)
             path.write_bytes(damaged)
-            for given_paths in (volumes, [path.parent]):
-                result = airgap.verify(given_paths)
-                assert result.exit_status in (3, 4), (number, offset)
-                told = " ".join(damage.message for damage in result.damage)
-                assert f"volume {number}" in told or str(path) in told, (number, offset, told)
+            named = chance.choice([volumes, [path.parent]])
+            result = airgap.verify(named)
+            assert result.exit_status == 4, (number, offset)
+            told = " ".join(damage.message for damage in result.damage)
+            assert f"volume {number}" in told or str(path) in told, (number, offset, told)
         path.write_bytes(original)
     assert airgap.verify(volumes).exit_status == 0
+
+
+@pytest.mark.parametrize("stride", [37, pytest.param(3, marks=pytest.mark.slow)])
+def test_damage_to_what_a_volume_says_of_itself_is_found_and_its_volume_named(
+    volumes: list[Path], stride: int
+) -> None:
+    """The first blocks and the record: a volume is found by them."""
+    for number, path in enumerate(volumes, 1):
+        original = path.read_bytes()
+        with ArchiveReader(path) as reader:
+            record = reader.layout.volumes[number - 1].record
+        assert record is not None
+        offsets = [*range(0, 1536, stride), *range(record.offset, record.end, stride)]
+        for offset in offsets:
+            damaged = bytearray(original)
+            damaged[offset] ^= 1 << (offset % 8)
+            path.write_bytes(damaged)
+            for named in (volumes, [path.parent]):
+                result = airgap.verify(named)
+                told = " ".join(damage.message for damage in result.damage)
+                assert result.exit_status == 4, (number, offset, told)
+                assert f"volume {number}" in told or str(path) in told, (number, offset, told)
+        path.write_bytes(original)
+
+
+@pytest.mark.parametrize("every", [64 * 512, pytest.param(512, marks=pytest.mark.slow)])
+def test_any_cut_is_told_exactly_and_nothing_is_pushed(volumes: list[Path], every: int) -> None:
+    for number, path in enumerate(volumes, 1):
+        original = path.read_bytes()
+        sizes = [*range(0, min(8 * 512, len(original)), 512), *range(0, len(original), every)]
+        for size in [*sizes, len(original) - 1]:
+            path.write_bytes(original[:size])
+            with pytest.raises(ArchiveError) as caught:
+                airgap.import_archive(volumes, "127.0.0.1:1")
+            assert str(path) in caught.value.message
+            result = airgap.verify(volumes)
+            told = " ".join(damage.message for damage in result.damage)
+            assert result.exit_status == 4
+            assert str(path) in told
+            assert f"cut short: {size} bytes" in told or size < 1536
+            if size > 40_000:  # From there on a volume tells which one it is.
+                assert f"volume {number} ({path}): cut short: {size} bytes" in told
+        path.write_bytes(original)
 
 
 def test_a_set_that_lacks_a_volume_is_not_joined(volumes: list[Path], tmp_path: Path) -> None:
@@ -240,3 +289,31 @@ def test_another_archive_is_not_joined_over(volumes: list[Path], tmp_path: Path)
     with pytest.raises(UsageError, match="is not what these volumes make"):
         join(volumes, other)
     assert other.read_bytes() == before
+
+
+def test_a_volume_whose_content_was_lost_does_not_end_before_that_is_there_again(
+    whole: Path, volumes: list[Path]
+) -> None:
+    path, content = volumes[0].with_name("olm.tar"), larger_content()
+    with ArchiveReader(volumes) as reader:
+        begin_again(path, reader)
+        number, place = next(
+            (n, p) for n, p in reader.layout.content(reader.here[0]) if not reader.layout.is_cut(n)
+        )
+    damaged = bytearray(volumes[0].read_bytes())
+    damaged[place.content] ^= 1
+    volumes[0].unlink()
+    partial_path(volumes[0]).write_bytes(damaged)
+    state, stop = State(path), threading.Event()
+    files = growing_files(path, VolumeOptions(limit_for(whole)), state, print)
+    with ArchiveWriter(path, state, stop, believe=False, files=files) as writer:
+        # What is cut can be hashed no more where a finished volume has a piece of it.
+        assert {n for n in writer.missing if not writer.layout.is_cut(n)} == {number}
+        assert files.ripe() is None
+        for missing in writer.missing:
+            blob = writer.plan.blobs[missing]
+            writer.put_blob(blob, "", partial(content.blob, blob))
+        writer.finish()
+    state.release(finished=True)
+    assert [path.name for path in sorted(path.parent.iterdir())] == [v.name for v in volumes]
+    assert airgap.verify(volumes).exit_status == 0
