@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airgap.archive.growing import growing_files
+from airgap.archive.growing import growing_files, require_a_size
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.reader import ArchiveReader, partial_path
@@ -140,6 +140,7 @@ def export(
         access.connect(inquiry.hosts, stop) as client,
         claim(output) as state,
     ):
+        require_a_size(output, volumes, state)
         run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
         details: dict[str, str] = {}
         believe = True

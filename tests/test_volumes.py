@@ -319,6 +319,13 @@ def test_volumes_too_small_are_refused_and_a_larger_size_needs_no_second_plan(
     assert_whole(site, whole)
 
 
+def test_directories_without_a_size_are_refused_before_anything_is_asked(site: Site) -> None:
+    ran = site.export("--volume-dir", site.folder)
+    assert ran.status == 2
+    assert "Say --volume-size" in ran.err
+    assert site.upstream.asked == []
+
+
 def test_another_size_than_the_begun_one_is_refused(whole: Whole, site: Site) -> None:
     victim = Victim()
     site.upstream.fault("GET", BLOB, victim.before, hits=(10,))

@@ -508,6 +508,16 @@ def _copy(pieces: Iterable[bytes], file: GrowingFile, offset: int) -> None:
         offset += len(piece)
 
 
+def require_a_size(path: Path, options: VolumeOptions, state: State) -> None:
+    """Raise UsageError for directories of volumes where nothing says how large those are."""
+    sized = options.size or state.limit
+    if options.directories and not sized and largest_file(options.directories[0]) is None:
+        raise UsageError(
+            f"{path}: directories for volumes, and no size",
+            hint="Say --volume-size, or leave --volume-dir out.",
+        )
+
+
 def growing_files(
     path: Path, options: VolumeOptions, state: State, say: Callable[[str], None]
 ) -> GrowingFiles:
@@ -522,18 +532,14 @@ def growing_files(
             f"{path}: was begun in volumes of {state.limit} bytes, not of {options.size}",
             hint=f"Say --volume-size {state.limit}, or begin in another place.",
         )
+    require_a_size(path, options, state)
     media, limit = Media(path, options), options.size or state.limit
     if limit is None and (largest := largest_file(media.directories[0])):
         with ArchiveReader(partial_path(path), unfinished=True) as reader:
-            size = reader.layout.size
-        if size > largest:
+            is_too_large = reader.layout.size > largest
+        if is_too_large or options.directories:
             limit = largest
-            say(f"{media.directories[0]} takes no file of {size} bytes: writing volumes of {limit}")
-    if limit is None and options.directories:
-        raise UsageError(
-            f"{path}: one file, and directories for volumes",
-            hint="Say --volume-size, or leave --volume-dir out.",
-        )
+            say(f"{media.directories[0]} takes no larger files: writing volumes of {limit} bytes")
     if limit is None:
         return GrowingFiles(path)
     return GrowingVolumes(path, limit, media, state, say)
