@@ -29,7 +29,7 @@ FLOORS = [  # from the ground up
     ["crew"],
     ["transfer", "cluster", "question"],
     ["places", "asking"],
-    ["offers"],
+    ["offers", "shelves"],
     ["local_catalogs", "rebuilding"],
     ["planner", "manifests", "inquiry"],
     ["pushing"],
