@@ -318,3 +318,20 @@ def test_flags_for_archives_are_refused_for_a_directory(tmp_path: Path) -> None:
     assert ran.status == 2
     assert "--name is for an archive" in ran.err
     assert airgap("serve", tmp_path / "not-there.tar").status == 2
+
+
+def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
+    content = some_content()
+    archive_of(tmp_path / "a.tar", content)
+    manifest = content.images["quay.io/lab/image-0:v1"]
+    path = f"/v2/quay.io/lab/image-0/manifests/{manifest.digest}"
+    said: list[str] = []
+    with serve_archive([tmp_path / "a.tar"], say=said.append) as served:
+        assert ask(served.address, "GET", path).status == 200
+        raw = content.by_digest[manifest.digest]
+        (tmp_path / "a.tar").write_bytes(
+            (tmp_path / "a.tar").read_bytes().replace(raw, raw.replace(b"{", b"[", 1))
+        )
+        answer = ask(served.address, "GET", path)
+    assert (answer.status, answer.codes) == (500, ["UNKNOWN"])
+    assert "is damaged" in said[0]
