@@ -115,6 +115,8 @@ class OpenCatalog:
     found: Found = field(repr=False)
     plan: Plan | None = field(default=None, repr=False)
     """Of the archive that holds it, and so knows its images' sizes."""
+    holes: frozenset[int] = field(default=frozenset(), repr=False)
+    """The numbers of the blobs that never arrived in that archive."""
 
     def size_of(self, images: Iterable[str]) -> int | None:
         """Return the bytes that images take up together, of those there; None if none is."""
@@ -241,7 +243,7 @@ def _in_archive(path: Path, catalog: str | None, platform: str | None) -> Iterat
         content = ImageContent(reader, image)
         platform = platform or plan.question.platform
         read = read_image(content.nodes(), platform, image.reference, content)
-        yield OpenCatalog(str(path), read.tree, read.found, plan)
+        yield OpenCatalog(str(path), read.tree, read.found, plan, reader.holes)
 
 
 def _chosen(plan: Plan, catalog: str | None, path: Path) -> Image:
@@ -253,7 +255,8 @@ def _chosen(plan: Plan, catalog: str | None, path: Path) -> Image:
     if catalog is not None:
         raise UsageError(f"{path}: no catalog {printable(catalog)} in it; it holds {names}")
     raise UsageError(
-        f"{path}: one catalog must be chosen; it holds {names}", hint="Name it with --catalog."
+        f"{path}: one catalog must be chosen; it holds {names}",
+        hint="Name it with --catalog, for diff with --old-catalog or --new-catalog.",
     )
 
 

@@ -36,6 +36,19 @@ class Repository:
     def __str__(self) -> str:
         return f"{self.host}/{self.path}"
 
+    @property
+    def host_as_path(self) -> str:
+        """The host as the first part of a path: in lower case, ``_`` before a port.
+
+        No host has a ``_``, so two hosts never become one. The hub has one name.
+        """
+        return "docker.io" if is_hub(self.host) else self.host.lower().replace(":", "_")
+
+    @property
+    def as_path(self) -> str:
+        """The whole name as a path below another host."""
+        return f"{self.host_as_path}/{self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:

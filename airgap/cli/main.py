@@ -10,6 +10,7 @@ import click
 from airgap import __version__
 from airgap.cli import report
 from airgap.cli.catalog import catalog_group
+from airgap.cli.diff import diff_command
 from airgap.cli.export import export_command
 from airgap.cli.import_ import import_command
 from airgap.cli.inspect import inspect_command
@@ -54,6 +55,7 @@ for command in (
     import_command,
     mirror_command,
     catalog_group,
+    diff_command,
     inspect_command,
     verify_command,
     split_command,

@@ -69,7 +69,9 @@ def unknown(code: str, what: str) -> Refusal:
 def refusal_for(error: AirgapError, *, writing: bool) -> Refusal:
     """Return the refusal that tells a client of an error met while it was served."""
     match error:
-        case IntegrityError() | MalformedDigest():
+        case MalformedDigest():
+            return Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", error.message)
+        case IntegrityError() if writing:
             return Refusal(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", error.message)
         case MalformedContent():
             return Refusal(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", error.message)

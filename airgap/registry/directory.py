@@ -35,9 +35,15 @@ if TYPE_CHECKING:
 
     from airgap.digest import Bytes
 
+_MARKER = "registry.json"
 _FORMAT = b'{"airgapRegistryVersion": 1}\n'
 _ABANDONED = 24 * 3600.0
 """Seconds after which a file in ``uploads/`` is nobody's any more."""
+
+
+def is_registry(directory: Path) -> bool:
+    """Say whether a directory holds what a ``DirectoryStore`` has made."""
+    return directory.joinpath(_MARKER).is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,7 @@ class DirectoryStore:
         return FileUpload(self._disk, places)
 
     def _require_format(self) -> None:
-        marker = self.root / "registry.json"
+        marker = self.root / _MARKER
         self.root.mkdir(parents=True, exist_ok=True)
         content = _read(marker)
         if content is None:

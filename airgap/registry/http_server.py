@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 from urllib.parse import parse_qsl, unquote
 
 from airgap import limits
-from airgap.errors import UsageError, printable
+from airgap.errors import AirgapError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +48,9 @@ _LINGER = 2.0
 
 _BREATH = 0.1
 """Seconds to wait for others to finish when no further connection can be taken."""
+
+_CONNECTIONS = 256
+"""Each has a thread, and content of at most two pieces and a buffer in memory."""
 
 _BACKLOG = 256
 _SENDFILE_MAXIMUM = 1 << 30
@@ -187,9 +190,10 @@ class Response:
 class HttpServer:
     """A server that answers every request with what ``respond`` makes of it.
 
-    ``respond`` is called from many threads. When it, or the body it gives, raises OSError the
-    connection is reset, so that no client takes half an answer for a whole one. A context
-    manager; stopping ends every connection and waits for its thread.
+    ``respond`` is called from many threads, ``connections`` of them at most: further clients
+    wait. When it raises OSError, or the body it gives that or AirgapError, the connection is
+    reset, so that no client takes half an answer for a whole one. A context manager; stopping
+    ends every connection and waits for its thread.
     """
 
     def __init__(
@@ -201,12 +205,14 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         log: Log | None = None,
         patience: float = _PATIENCE,
+        connections: int = _CONNECTIONS,
     ) -> None:
         self.address = (host, port)
         self._respond = respond
         self._tls = tls
         self._log = log or (lambda _: None)
         self._patience = patience
+        self._most = connections
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
         self._connections: dict[threading.Thread, socket.socket] = {}
@@ -221,8 +227,11 @@ class HttpServer:
     @property
     def host(self) -> str:
         """The ``host:port`` that clients use; a port of 0 is replaced by starting."""
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self.called(self.address[0])
+
+    def called(self, name: str) -> str:
+        """Return ``name:port``, for another name of this machine."""
+        return f"[{name}]:{self.address[1]}" if ":" in name else f"{name}:{self.address[1]}"
 
     @property
     def url(self) -> str:
@@ -271,6 +280,9 @@ class HttpServer:
             selector.register(listener, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
             while all(key.fileobj is not woken for key, _ in selector.select()):
+                if len(self._connections) >= self._most:
+                    time.sleep(_BREATH)
+                    continue
                 try:
                     self._admit(*listener.accept())
                 except BlockingIOError:
@@ -304,7 +316,7 @@ class HttpServer:
                 cast("BufferedReader", connection.makefile("rb", _READ_AHEAD)) as reader,
             ):
                 _Connection(connection, reader, self._respond, self._log, client).serve()
-        except OSError as error:
+        except (OSError, AirgapError) as error:
             self._log(f"{client}: {error}")
         finally:
             with self._lock:

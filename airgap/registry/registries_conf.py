@@ -1,4 +1,4 @@
-"""Where else a source image may be had: registries.conf, version 2.
+"""Where else a source image may be had: registries.conf, version 2, read and written.
 
 Follows containers-registries.conf(5) as containers/image reads it: remapping by the longest
 prefix, mirrors in their order before the location itself, blocked registries. Only a file
@@ -142,6 +142,20 @@ class RegistriesConf:
         if not path:
             raise Blocked(f"{reference}: {self.path} maps it to {location}, a registry alone")
         return Repository(location.host, path)
+
+
+def drop_in(mirrors: Mapping[str, str], *, insecure: bool) -> str:
+    """Return a file that makes clients ask mirrors first, by digest and by tag.
+
+    ``mirrors`` has ``host[:port]/path`` by the prefix it stands in for; ``insecure`` says that
+    they are spoken to in plain HTTP.
+    """
+    plain = "insecure = true\n" if insecure else ""
+    return "\n".join(
+        f'[[registry]]\nprefix = "{prefix}"\nlocation = "{prefix}"\n'
+        f'[[registry.mirror]]\nlocation = "{location}"\n{plain}'
+        for prefix, location in mirrors.items()
+    )
 
 
 def _document(path: Path) -> dict[str, Any]:

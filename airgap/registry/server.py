@@ -76,6 +76,10 @@ class RegistryServer:
         """The address with its scheme."""
         return self._http.url
 
+    def called(self, name: str) -> str:
+        """Return ``host``, with another name of this machine."""
+        return self._http.called(name)
+
     def start(self) -> None:
         """Begin to answer. Raises UsageError when the address cannot be had."""
         self._http.start()

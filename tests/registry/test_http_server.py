@@ -6,14 +6,14 @@ import socket
 import ssl
 import subprocess
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.errors import UsageError
+from airgap.errors import IntegrityError, UsageError
 from airgap.registry.http_server import HttpServer, Request, Response, tls_context
 
 if TYPE_CHECKING:
@@ -345,3 +345,40 @@ def test_refuses_a_file_that_is_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
     with pytest.raises(UsageError, match=r"cannot serve TLS with .*x\.pem"):
         tls_context(tmp_path / "x.pem")
+
+
+def test_content_that_turns_out_wrong_ends_in_a_reset() -> None:
+    def respond(_: Request) -> Response:
+        def body() -> Iterator[bytes]:
+            yield b"begun"
+            raise IntegrityError("not what it must be")
+
+        return Response(OK, {}, body(), 5)
+
+    lines: list[str] = []
+    with HttpServer(respond, log=lines.append) as server, connected(server) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            while connection.recv(65536):
+                pass
+    assert lines[-1] == "127.0.0.1: not what it must be"
+
+
+def test_more_clients_than_it_serves_wait_for_their_turn() -> None:
+    asked, go = threading.Semaphore(0), threading.Event()
+
+    def respond(_: Request) -> Response:
+        asked.release()
+        go.wait(10)
+        return Response(OK)
+
+    request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    with HttpServer(respond, connections=2) as server, ExitStack() as stack:
+        clients = [stack.enter_context(connected(server)) for _ in range(3)]
+        for client in clients:
+            client.sendall(request)
+        assert asked.acquire(timeout=5)
+        assert asked.acquire(timeout=5)
+        assert not asked.acquire(timeout=0.5)
+        go.set()
+        assert all(read_all(client).startswith(b"HTTP/1.1 200") for client in clients)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from airgap.errors import UsageError
-from airgap.reference import ImageReference
-from airgap.registry.registries_conf import RegistriesConf
+from airgap.reference import ImageReference, Repository
+from airgap.registry.registries_conf import Place, RegistriesConf, drop_in
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -150,3 +150,16 @@ def test_refuses_to_map_an_image_to_a_registry_alone(tmp_path: Path) -> None:
     path = write(tmp_path, '[[registry]]\nprefix="a.io/x"\nlocation="b.io"')
     with pytest.raises(UsageError, match="a registry alone"):
         RegistriesConf.read(path).candidates(ImageReference.parse("a.io/x:1"))
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_what_is_written_leads_to_the_mirror_first(tmp_path: Path, insecure: bool) -> None:
+    path = tmp_path / "registries.conf"
+    mirrors = {"quay.io": "bastion:5000/quay.io", "a.io:8443": "bastion:5000/a.io_8443"}
+    path.write_text(drop_in(mirrors, insecure=insecure))
+    conf = RegistriesConf.read(path)
+    for text in ("a.io:8443/x/y:1", f"a.io:8443/x/y@{DIGEST}"):
+        assert conf.candidates(ImageReference.parse(text)) == [
+            Place(Repository("bastion:5000", "a.io_8443/x/y"), insecure=insecure),
+            Place(Repository("a.io:8443", "x/y")),
+        ]
