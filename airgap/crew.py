@@ -123,6 +123,8 @@ class Crew:
             raise error
         elif self._end or isinstance(error, StorageError | Interrupted) or self._is_fatal(error):
             self._end = self._end or error
+            if isinstance(error, StorageError):
+                self._stop.set()  # Whoever waits for a registry waits for nothing.
         else:
             waiting.put_first(one.settle(error))
 

@@ -13,6 +13,7 @@ from airgap.archive.growing import growing_files, require_a_size
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.volumes import volumes_in
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
@@ -153,7 +154,7 @@ def export(
         elif partial_path(output).exists():
             run.check_unfinished()
             believe = state.same_boot and not recheck
-        elif finished := Media(output, volumes).finished():
+        elif finished := volumes_in(Media(output, volumes).named()):
             if run.is_complete(finished):
                 return run.nothing_to_do(finished)
             run.reopen(finished, state)

@@ -77,19 +77,21 @@ def import_archive(
     options = manifests or ManifestsOptions()
     access, stop = access or Access(), stop or threading.Event()
 
-    def look_at(reader: ArchiveReader) -> None:
-        _refuse_hole_in_catalog(reader, blob_holes(plan, dict.fromkeys(reader.holes, "")))
-        if verify_first:
-            _refuse_damage(reader, progress)
-
     with Swapping(in_a_list(archive), progress, stop, wait=wait) as content:
         reader = content.reader
         reader.require_sound_head()
         if not wait:
             reader.require_all_volumes()
         plan = reader.plan
+
+        def look_at(medium: ArchiveReader) -> None:
+            _refuse_hole_in_catalog(medium, blob_holes(plan, dict.fromkeys(medium.holes, "")))
+            if verify_first:
+                _refuse_damage(medium, progress)
+
         look_at(reader)
-        damaged = _damaged_images(reader)
+        # A manifest that is damaged on this medium may be sound on another.
+        damaged = {} if reader.lacking else _damaged_images(reader)
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
         delivery.prepare(options)
         with access.connect({prefix.host}, stop, writes=True) as client:
@@ -106,10 +108,18 @@ def import_archive(
                     stop=stop,
                 )
 
+            ahead = Ahead(delivery, begun, client, set(damaged))
+            if reader.lacking:
+                progress.stage("asking what is there already")
+                volumes = {volume.number: volume.blobs for volume in reader.lacking}
+                to_come = ahead.not_there(volumes, stop)
+                content.give_away(to_come, look_at, partial(ahead.push, content))
+            absent = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
+
             def push(targets: dict[Image, Target], holders: Holders) -> Push:
                 one = begun(targets)
                 one.failed |= {image: e for image, e in damaged.items() if image in targets}
-                whole = _without(targets, holes)
+                whole = _without(targets, absent)
                 one.run(
                     whole,
                     content,
@@ -120,16 +130,9 @@ def import_archive(
                 )
                 return one
 
-            ahead = Ahead(delivery, begun, client, set(damaged))
-            if reader.lacking:
-                progress.stage("asking what is there already")
-                volumes = {volume.number: volume.blobs for volume in reader.lacking}
-                to_come = ahead.not_there(volumes, stop)
-                content.give_away(to_come, look_at, partial(ahead.push, content))
-            holes = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
             pushes = push_rounds(plan, delivery.rounds, push, ahead.holders)
             hosts = client.activity()
-        holes = [*plan_holes(plan, {}), *holes]
+        holes = [*plan_holes(plan, {}), *absent]
         errors = {image: error for one in pushes for image, error in one.failed.items()}
         failed = [(_failure(reader, image, error), error) for image, error in errors.items()]
         arrived = delivery.arrived(pushes)

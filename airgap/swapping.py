@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from airgap.archive import volumes
 from airgap.archive.reader import ArchiveReader
 from airgap.digest import Hasher
-from airgap.errors import AirgapError, IntegrityError, Interrupted, UsageError
+from airgap.errors import AirgapError, IntegrityError, Interrupted, StorageError, UsageError
 from airgap.storage import pieces_at, storage_errors, temporary_file, temporary_place, write_at
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ class Swapping:
             except AirgapError as error:
                 self._tell(error.message)
                 continue
-            problems = [problem.message for problem in reader.check_head()]
+            try:
+                problems = [problem.message for problem in reader.check_head()]
+            except StorageError as error:
+                problems = [error.message]
             if reader.id != self.reader.id or reader.layout.limit != self.reader.layout.limit:
                 problems = [f"{reader.path}: holds another archive, {reader.id}"]
             numbers = {volume.number for volume in reader.here}

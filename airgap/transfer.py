@@ -9,6 +9,7 @@ mirror are this transfer with other ends; it knows neither.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from airgap.arrival import Arrival
@@ -128,6 +129,8 @@ class _Job:
 
 
 class _ImageTask:
+    __slots__ = ("_failure", "_image", "_job", "blobs_to_come", "lanes")
+
     def __init__(self, job: _Job, image: Image, where: str) -> None:
         self._job = job
         self._image = image
@@ -160,6 +163,18 @@ class _ImageTask:
 
 
 class _BlobTask:
+    __slots__ = (
+        "_arrival",
+        "_blob",
+        "_counted",
+        "_job",
+        "_number",
+        "_where",
+        "images",
+        "lanes",
+        "successor",
+    )
+
     def __init__(self, job: _Job, number: int, where: str) -> None:
         self._job = job
         self._number = number
@@ -204,6 +219,7 @@ class _BlobTask:
         self._counted = position
 
 
+@lru_cache(maxsize=1024)  # One tuple for all blobs of a registry: there may be 100,000.
 def _lanes(*lanes: str) -> tuple[str, ...]:
     """Return the registries that work needs; what needs none is in a lane of the local disk."""
     return tuple(dict.fromkeys(filter(None, lanes))) or ("",)

@@ -135,6 +135,23 @@ def test_what_is_fatal_ends_it_before_the_rest(error: AirgapError) -> None:
     assert log.begun == ["bad"]
 
 
+def test_a_failing_disk_ends_the_waits_of_all_others() -> None:
+    stop, waits = threading.Event(), threading.Event()
+
+    def waiting() -> None:
+        waits.set()
+        assert stop.wait(10)
+        raise Interrupted
+
+    def full() -> None:
+        assert waits.wait(10)
+        raise StorageError("full")
+
+    pieces = [Piece(Log(), "waits", does=waiting), Piece(Log(), "fails", does=full)]
+    with pytest.raises(StorageError, match="full"):
+        carry_out(pieces, stop=stop)
+
+
 def test_a_bug_is_raised_as_it_is() -> None:
     stop = threading.Event()
     with pytest.raises(ZeroDivisionError):

@@ -333,3 +333,15 @@ def test_people_are_told_what_was_tried_again_and_which_operators_are_broken(sit
     assert f"again     {site.upstream.host}: answer 502 (1); waited" in ran.out
     packages = {p for one in airgap.inspect(site.archive).missing for p in one.packages}
     assert f"BROKEN operators ({len(packages)}): {', '.join(sorted(packages))}" in ran.out
+
+
+def test_a_file_that_is_called_like_a_volume_is_left_alone(
+    site: Site, access: airgap.Access
+) -> None:
+    other = site.archive.with_name("olm.2025.tar")
+    other.write_bytes(b"last year's")
+    assert airgap.export([CATALOG], site.archive, access=access).exit_status == 0
+    assert other.read_bytes() == b"last year's"
+    last_year = site.archive.rename(other)
+    assert airgap.export([CATALOG], site.archive, access=access).exit_status == 0
+    assert site.archive.read_bytes() == last_year.read_bytes()

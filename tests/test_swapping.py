@@ -243,6 +243,23 @@ def test_a_damaged_piece_costs_its_image_and_names_the_volume(ready: Ready, tmp_
     assert keeps(tmp_path / "registry") == ready.arrived
 
 
+def test_a_manifest_that_is_damaged_on_one_medium_is_taken_from_another(
+    ready: Ready, tmp_path: Path
+) -> None:
+    (drive := tmp_path / "drive").mkdir()
+    with ArchiveReader(ready.volumes[0]) as reader:
+        catalogs = [reader.plan.images[n] for n in reader.plan.catalog_images]
+        image = next(i for i in reader.plan.images if i not in catalogs)
+        place = reader.layout.manifest(image.root)
+    damaged = bytearray(ready.volumes[0].read_bytes())
+    damaged[place.content + 3] ^= 1
+    (tmp_path / "bad.tar").write_bytes(damaged)
+    operator = Operator(drive, [tmp_path / "bad.tar", *ready.volumes[1:]])
+    with registry(tmp_path / "registry") as destination:
+        assert import_from([drive], destination, tmp_path, progress=operator).exit_status == 0
+    assert keeps(tmp_path / "registry") == ready.arrived
+
+
 def waiting(folder: Path, drive: Path, host: str) -> tuple[object, ...]:
     return (
         "import", drive, host, "--insecure", "--to-manifests", folder / "manifests", "--wait",

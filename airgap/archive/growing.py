@@ -147,6 +147,10 @@ class GrowingFiles:
     def settled(self, number: int) -> None:
         """Take note that a blob will not change any more."""
 
+    def awaits_before(self, volume: int) -> bool:
+        """Say whether blobs of earlier volumes are still to come, or under way."""
+        return False
+
     def ripe(self) -> Volume | None:
         """Return a volume that can end before the others; None when there is none."""
         return None
@@ -292,6 +296,11 @@ class GrowingVolumes(GrowingFiles):
         with self._opening:
             for place in self.layout.pieces(number):
                 self._unsettled[place.volume].discard(number)
+
+    def awaits_before(self, volume: int) -> bool:
+        """Say whether blobs of earlier volumes are still to come, or under way."""
+        with self._opening:
+            return any(self._unsettled[number] for number in range(1, volume))
 
     def ripe(self) -> Volume | None:
         """Return a volume that is begun and in which nothing will change any more."""

@@ -110,15 +110,18 @@ class Media:
         # Path.exists raises on a medium that has gone.
         return next((path for path in found if os.path.exists(path)), None)  # noqa: PTH110
 
-    def finished(self) -> list[Path]:
-        """Return the files here that have the names of finished volumes."""
+    def named(self) -> list[Path]:
+        """Return the files here that have names of finished volumes. Raises StorageError."""
         base = re.escape(self._archive.name.removesuffix(".tar"))
-        return sorted(
-            path
-            for directory in self._available()
-            for path in directory.iterdir()
-            if re.fullmatch(rf"{base}\.\d{{3,4}}\.tar", path.name)
-        )
+        found: list[Path] = []
+        for directory in self._available():
+            with storage_errors(directory):
+                found += (
+                    path
+                    for path in directory.iterdir()
+                    if re.fullmatch(rf"{base}\.\d{{3,4}}\.tar", path.name)
+                )
+        return sorted(found)
 
     def place(self, number: int, size: int, growing: Iterable[tuple[Path, int]]) -> Path | None:
         """Return where a volume of that size finds room; None when it does not.

@@ -67,6 +67,20 @@ def find(paths: Sequence[Path]) -> VolumeSet:
     return found
 
 
+def volumes_in(paths: Iterable[Path]) -> list[Path]:
+    """Return those files that are volumes; what else there is has only the name of one.
+
+    Raises StorageError.
+    """
+    found = []
+    for path in paths:
+        if path.is_file() and is_archive(path):
+            with ArchiveFile(path) as file:
+                if file.number is not None:
+                    found.append(path)
+    return found
+
+
 def candidates(directory: Path) -> Iterator[Path]:
     """Yield the files of a directory, and of those directly in it, that may be volumes.
 

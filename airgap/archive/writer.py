@@ -40,7 +40,7 @@ WINDOW = 256 * limits.MIB
 
 GROUP_BYTES = 64 * limits.MIB
 GROUP_SECONDS = 5.0
-"""Finished blobs are synced and their headers flipped after so much, or so long."""
+"""What is written is synced, and headers of finished blobs flipped, after so much or so long."""
 
 NOTE_BYTES = 4 * limits.MIB
 """A blob's progress is noted this often; it is what a kill costs at most, per worker."""
@@ -147,7 +147,7 @@ class ArchiveWriter:
         self._waiting = 0
         self._begins = [0, *accumulate(volume.size for volume in self.layout.volumes)]
         self._finished: list[int] = []
-        self._finished_bytes = 0
+        self._unsynced = 0
         self._flipping = threading.RLock()
         self._sync_failed = False
         self._last_flip = time.monotonic()
@@ -206,7 +206,6 @@ class ArchiveWriter:
             self._settle(number)
             raise
         else:
-            self._count_finished(number, blob.size)
             self._settle(number)
         finally:
             self._leave(number)
@@ -248,10 +247,13 @@ class ArchiveWriter:
         return self._begins[place.volume - 1] + place.content
 
     def _wait_for_volumes_before(self, volume: int) -> None:
-        """Wait until nobody writes to earlier volumes; end those that are whole. Interrupted."""
+        """Wait until nothing is to come for earlier volumes; end those that are whole.
+
+        Raises Interrupted, also when something else ends the run.
+        """
         self._end_ripe()
         with self._lock:
-            while any(self.layout.blob(number).volume < volume for number in self._positions):
+            while self._files.awaits_before(volume):
                 self._lock.wait(timeout=0.5)
                 if self._stop.is_set():
                     raise Interrupted
@@ -262,6 +264,8 @@ class ArchiveWriter:
 
     def _end_ripe(self) -> None:
         """Finish the volumes in which nothing will change any more. Raises StorageError."""
+        if not self._files.ripe():
+            return  # Without the lock, which is held while somebody syncs.
         with self._flipping:
             while volume := self._files.ripe():
                 self._flip()
@@ -288,10 +292,14 @@ class ArchiveWriter:
                     self._lock.notify_all()
             if check.seen - noted >= NOTE_BYTES:
                 self._state.written(number, check.seen)
+                self._sync_when_due(check.seen - noted)
                 noted = check.seen
         check.finish()
         # Until the next flip only this tells a later run that nothing is left to fetch.
         self._state.written(number, blob.size)
+        with self._lock:
+            self._finished.append(number)
+        self._sync_when_due(blob.size - noted)
 
     def _rehash(self, check: Check, number: int, held: int) -> None:
         held = min(held, check.size)
@@ -302,11 +310,11 @@ class ArchiveWriter:
                 break
             check.update(piece)
 
-    def _count_finished(self, number: int, size: int) -> None:
+    def _sync_when_due(self, written: int) -> None:
+        """Count bytes that were written; sync when it is time, unless somebody does it already."""
         with self._lock:
-            self._finished.append(number)
-            self._finished_bytes += size
-            enough = self._finished_bytes >= GROUP_BYTES
+            self._unsynced += written
+            enough = self._unsynced >= GROUP_BYTES
             due = enough or time.monotonic() - self._last_flip >= GROUP_SECONDS
         if due and self._flipping.acquire(blocking=False):
             try:
@@ -318,7 +326,7 @@ class ArchiveWriter:
         """Sync, then say in their headers that the blobs finished before it are there."""
         with self._flipping:
             with self._lock:
-                finished, self._finished, self._finished_bytes = self._finished, [], 0
+                finished, self._finished, self._unsynced = self._finished, [], 0
                 reached = {n: p - self._begin(n) for n, p in self._positions.items()}
                 self._last_flip = time.monotonic()
             with storage_errors(self._partial):

@@ -311,6 +311,53 @@ def test_after_another_boot_only_what_was_synced_is_believed(tmp_path: Path) -> 
     assert _problems(path) == []
 
 
+def test_a_large_blob_is_synced_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airgap.archive.writer.GROUP_BYTES", 2 * NOTE_BYTES)
+    path, content = tmp_path / "it.tar", _with_a_large_blob()
+    content.stop_after = 10  # MiB, of 16
+    begin(path, content)
+    with pytest.raises(Interrupted):
+        fill_without_saving(path, content)
+    content.stop_after = 0
+    content.asked.clear()
+    state = state_path(path)
+    state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    fill(path, content)
+    assert (content.large, 2 * NOTE_BYTES) in content.asked
+    assert _problems(path) == []
+
+
+def test_what_is_finished_does_not_wait_for_another_ones_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, content = tmp_path / "it.tar", some_content()
+    begin(path, content)
+    state, syncing, others_done = State(path), threading.Event(), threading.Event()
+    with ArchiveWriter(path, state, threading.Event(), believe=True) as archive:
+        slow, *others = archive.plan.blobs
+        sync = os.fdatasync
+
+        def lasting(descriptor: int) -> None:
+            syncing.set()
+            assert others_done.wait(10)
+            sync(descriptor)
+
+        monkeypatch.setattr("airgap.archive.writer.GROUP_BYTES", 1)
+        monkeypatch.setattr(os, "fdatasync", lasting)
+        thread = threading.Thread(
+            target=archive.put_blob, args=(slow, "", lambda at: content.blob(slow, at))
+        )
+        thread.start()
+        assert syncing.wait(10)
+        for blob in others:
+            archive.put_blob(blob, "", lambda at, blob=blob: content.blob(blob, at))
+        others_done.set()
+        thread.join()
+    state.release(finished=False)
+
+
 def test_losing_the_state_costs_time_and_nothing_else(tmp_path: Path) -> None:
     path, content = tmp_path / "it.tar", _with_a_large_blob()
     _interrupted(path, content)

@@ -317,3 +317,21 @@ def test_a_volume_whose_content_was_lost_does_not_end_before_that_is_there_again
     state.release(finished=True)
     assert [path.name for path in sorted(path.parent.iterdir())] == [v.name for v in volumes]
     assert airgap.verify(volumes).exit_status == 0
+
+
+def test_no_medium_is_asked_for_while_an_earlier_volume_has_blobs_to_come(
+    whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "olm.tar"
+    with ArchiveReader(whole) as reader:
+        begin_again(path, reader)
+    state = State(path)
+    files = growing_files(path, VolumeOptions(limit_for(whole)), state, print)
+    first = files.layout.volumes[0].blobs
+    files.expect(first)
+    assert [files.awaits_before(volume) for volume in (1, 2, 3)] == [False, True, True]
+    for number in first:
+        files.settled(number)
+    assert not files.awaits_before(3)
+    files.close()
+    state.release(finished=False)
