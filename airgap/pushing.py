@@ -290,7 +290,7 @@ class Push:
             self._no_doubt,
             self._progress,
             self._stop,
-        ).look(images)
+        ).look(images, self._smallest(images, catalogs))
         tags_set = self._judge_tags(sight, force_tags)
         if not self._recheck:
             self.present = [image for image in images if image in tags_set]
@@ -310,7 +310,8 @@ class Push:
             self._progress.say,
             self._no_doubt,
         )
-        first = self._first_of_each_host([i for i in ready if i not in tags_set], catalogs)
+        smallest = self._smallest([i for i in ready if i not in tags_set], catalogs)
+        first = [i for host, i in smallest.items() if host not in self._client.takes_digests]
         for image in first:
             destination.ask_for_digests(image)
         filled = {self._targets[image].repository.host for image in tags_set}
@@ -388,10 +389,8 @@ class Push:
         self.outcomes.append(outcome)
         return outcome
 
-    def _first_of_each_host(
-        self, images: Iterable[Image], catalogs: Collection[Image]
-    ) -> list[Image]:
-        """Choose the smallest image for each registry that has not yet been given a manifest.
+    def _smallest(self, images: Iterable[Image], catalogs: Collection[Image]) -> dict[str, Image]:
+        """Choose the smallest image for each registry, by its host: it goes ahead of the others.
 
         A catalog is chosen only where there is nothing else.
         """
@@ -404,7 +403,7 @@ class Push:
         first: dict[str, Image] = {}
         for image in sorted(images, key=weight):
             first.setdefault(self._targets[image].repository.host, image)
-        return [image for host, image in first.items() if host not in self._client.takes_digests]
+        return first
 
     def _judge_tags(self, sight: Sight, force: bool) -> frozenset[Image]:
         """Return the images whose tags are set already; refuse to move one unless told to."""

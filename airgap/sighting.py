@@ -1,8 +1,8 @@
 """What a destination has before anything is pushed: tags that are set, empty repositories.
 
-Asks as little as will do: at a registry that seems new a repository that is not known answers
-for all images that go there, at any other one each image's tag is asked for first. Knows nothing
-of what is made of the answers.
+Asks as little as will do. The image that goes ahead of all others at a registry tells whether
+it is new: then a repository that is not known answers for all images that go there. At any
+other one each image's tag is asked for first. Knows nothing of what is made of the answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airgap import limits
 from airgap.crew import in_parallel
 from airgap.errors import AirgapError, IntegrityError, NotFound, RegistryError, printable
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from airgap.registry.client import RegistryClient
 
 _log = logging.getLogger(__name__)
-
-_WORTH_ASKING = limits.MIB
-"""What is smaller is sent again as quickly as it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +53,12 @@ class Lookout:
     progress: Progress
     stop: threading.Event
 
-    def look(self, images: Sequence[Image]) -> Sight:
-        """Return what there is at the places of images. Raises what is fatal, and Interrupted."""
+    def look(self, images: Sequence[Image], first: Mapping[str, Image]) -> Sight:
+        """Return what there is at the places of images. Raises what is fatal, and Interrupted.
+
+        ``first`` are those of them that go ahead, by their registry's host.
+        """
         self.progress.stage("asking for tags", total_images=len(images))
-        first: dict[str, Image] = {}
-        for image in images:
-            first.setdefault(self.targets[image].repository.host, image)
         tags = self._tags(list(first.values()))
         new_hosts = {host for host, image in first.items() if tags[image] is None}
         unknown = self._unknown(i for i in images if self.targets[i].repository.host in new_hosts)
@@ -76,7 +72,14 @@ class Lookout:
         unknown |= self._unknown(
             i for i in rest if self.targets[i].repository.host not in new_hosts
         )
-        return Sight(tags, unknown - self._begun(images, unknown))
+        # Before the first image was there, an import can have brought nothing but a part of it.
+        doubtful = [
+            image
+            for image in images
+            if self.targets[image].repository in unknown
+            and (self.targets[image].repository.host not in new_hosts or image in first.values())
+        ]
+        return Sight(tags, unknown - self._begun(doubtful))
 
     def _tags(self, images: Sequence[Image]) -> dict[Image, Digest | AirgapError | None]:
         def ask(image: Image) -> Digest | AirgapError | None:
@@ -115,23 +118,18 @@ class Lookout:
 
         return self._those(repositories, is_unknown)
 
-    def _begun(
-        self, images: Iterable[Image], repositories: frozenset[Repository]
-    ) -> frozenset[Repository]:
-        """Return the repositories that hold something all the same.
+    def _begun(self, images: Iterable[Image]) -> frozenset[Repository]:
+        """Return the images' repositories that hold something though they are not known.
 
         A registry may not know of a repository whose import was interrupted before the first
         manifest. So one blob is asked for: where even that is absent, hardly any can be there,
         and what is there after all is sent once more.
         """
-        plan = self.plan
         first: dict[Repository, Digest] = {}
         for image in images:
-            repository = self.targets[image].repository
-            blobs = [plan.blobs[number] for number in plan.blobs_of(image)]
-            is_large = sum(blob.size for blob in blobs) >= _WORTH_ASKING
-            if repository in repositories and blobs and is_large:
-                first.setdefault(repository, blobs[0].digest)
+            if blobs := self.plan.blobs_of(image):
+                digest = self.plan.blobs[blobs[0]].digest
+                first.setdefault(self.targets[image].repository, digest)
 
         def is_there(repository: Repository) -> bool:
             try:

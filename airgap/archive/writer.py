@@ -251,12 +251,12 @@ class ArchiveWriter:
 
         Raises Interrupted, also when something else ends the run.
         """
-        self._end_ripe()
         with self._lock:
             while self._files.awaits_before(volume):
                 self._lock.wait(timeout=0.5)
                 if self._stop.is_set():
                     raise Interrupted
+        self._end_ripe()
 
     def _settle(self, number: int) -> None:
         self._files.settled(number)

@@ -9,6 +9,7 @@ import random
 import subprocess
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -347,12 +348,12 @@ def test_what_is_finished_does_not_wait_for_another_ones_sync(
         monkeypatch.setattr("airgap.archive.writer.GROUP_BYTES", 1)
         monkeypatch.setattr(os, "fdatasync", lasting)
         thread = threading.Thread(
-            target=archive.put_blob, args=(slow, "", lambda at: content.blob(slow, at))
+            target=archive.put_blob, args=(slow, "", partial(content.blob, slow))
         )
         thread.start()
         assert syncing.wait(10)
         for blob in others:
-            archive.put_blob(blob, "", lambda at, blob=blob: content.blob(blob, at))
+            archive.put_blob(blob, "", partial(content.blob, blob))
         others_done.set()
         thread.join()
     state.release(finished=False)
