@@ -300,3 +300,20 @@ def test_a_volume_whose_content_was_lost_does_not_end_before_that_is_there_again
     state.release(finished=True)
     assert [path.name for path in sorted(path.parent.iterdir())] == [v.name for v in volumes]
     assert airgap.verify(volumes).exit_status == 0
+
+
+def test_what_was_joined_already_is_left_as_it_is(volumes: list[Path], tmp_path: Path) -> None:
+    joined = tmp_path / "joined.tar"
+    first = join(volumes, joined)
+    written = joined.stat().st_mtime_ns
+    assert join(volumes, joined) == first
+    assert joined.stat().st_mtime_ns == written
+
+
+def test_another_archive_is_not_joined_over(volumes: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.tar"
+    archive_of(other, some_content(seed=2))
+    before = other.read_bytes()
+    with pytest.raises(UsageError, match="is not what these volumes make"):
+        join(volumes, other)
+    assert other.read_bytes() == before
