@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import airgap
+from airgap.archive.file import ArchiveFile
 from airgap.archive.layout import Layout
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader, partial_path
@@ -446,5 +447,23 @@ def test_after_a_power_cut_what_unfinished_volumes_hold_is_hashed_again(
     partial.write_bytes(content[: place.offset] + damaged + content[place.offset + len(damaged) :])
     state = site.folder / "olm.tar.state"
     state.write_text(state.read_text().replace('"boot": "', '"boot": "another-'))
+    assert site.export(*_sized(whole.limit)).status == 0
+    assert_whole(site, whole)
+
+
+def test_half_of_a_record_in_an_unfinished_volume_is_no_obstacle(whole: Whole, site: Site) -> None:
+    victim = Victim()
+    site.upstream.fault("GET", BLOB, victim.before, hits=(12,))
+    assert victim.run(site, *site.exporting(*_sized(whole.limit))) == KILLED
+    site.upstream.heal()
+    for partial in site.folder.glob("olm.0*.partial"):
+        with ArchiveFile(partial) as file:
+            assert file.record is not None
+            record = file.record.text()
+        content = partial.read_bytes()
+        assert content.count(record) == 1
+        partial.write_bytes(content.replace(record, record[:100] + b"}" + record[101:]))
+        with ArchiveFile(partial) as file:
+            assert file.record is None
     assert site.export(*_sized(whole.limit)).status == 0
     assert_whole(site, whole)

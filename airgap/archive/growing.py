@@ -364,8 +364,10 @@ class GrowingVolumes(GrowingFiles):
     def _holes_in(self, path: Path, volume: Volume) -> frozenset[int]:
         """Return the holes of a volume. Raises UsageError when it is not one of this archive."""
         with ArchiveFile(path) as file:
-            record = file.record
-            if file.id != self.id or record is None or record.limit != self.layout.limit:
+            # A run that is killed may leave half of a record, and nobody needs it then.
+            limit = file.record.limit if file.record else self.layout.limit
+            ours = (self.id, volume.number, self.layout.limit)
+            if (file.id, file.number, limit) != ours:
                 raise UsageError(
                     f"{path}: is in the way, it is a volume of another archive",
                     hint="Move it, or write to another place.",
