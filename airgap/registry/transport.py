@@ -171,27 +171,24 @@ class Answer:
         watch, count = self._clock.monotonic(), 0
         parts: list[bytes] = []
         gathered = 0
-        while True:
-            try:
-                part = self._some(limits.CHUNK - gathered)
-            except Temporary:
-                if parts:
-                    yield b"".join(parts)  # A poor line would otherwise never get anywhere.
-                raise
-            if not part:
-                break
-            parts.append(part)
-            gathered += len(part)
-            count += len(part)
-            self._pace.moved(self._lane, len(part))
-            if gathered == limits.CHUNK:
-                yield parts[0] if len(parts) == 1 else b"".join(parts)
-                parts, gathered = [], 0
-            self._clock.check()
-            if (now := self._clock.monotonic()) - watch >= _STALL_SECONDS:
-                if count < _STALL_BYTES:
-                    raise self._broken(f"only {count} bytes in {now - watch:.0f} seconds")
-                watch, count = now, 0
+        try:
+            while part := self._some(limits.CHUNK - gathered):
+                parts.append(part)
+                gathered += len(part)
+                count += len(part)
+                self._pace.moved(self._lane, len(part))
+                if gathered == limits.CHUNK:
+                    yield parts[0] if len(parts) == 1 else b"".join(parts)
+                    parts, gathered = [], 0
+                self._clock.check()
+                if (now := self._clock.monotonic()) - watch >= _STALL_SECONDS:
+                    if count < _STALL_BYTES:
+                        raise self._broken(f"only {count} bytes in {now - watch:.0f} seconds")
+                    watch, count = now, 0
+        except Temporary:
+            if parts:
+                yield b"".join(parts)  # A poor line would otherwise never get anywhere.
+            raise
         if parts:
             yield b"".join(parts)
 
