@@ -575,10 +575,15 @@ def _translated(error: Exception, request: Request) -> Exception:
 
 
 def _is_cut(error: Exception) -> bool:
-    """Say whether a connection was cut under way; one that was closed while idle is not."""
+    """Say whether a connection was cut, or fell silent, under way.
+
+    One that was closed while idle, or was never there, is not.
+    """
+    if isinstance(error, NewConnectionError | ConnectTimeoutError | ProxyError):
+        return False
     inner = _innermost(error)
     is_idle = isinstance(inner, http.client.RemoteDisconnected)
-    return isinstance(inner, ConnectionResetError | AnyTimeoutError) and not is_idle
+    return isinstance(inner, ConnectionResetError | TimeoutError) and not is_idle
 
 
 def _tls_failure(error: Exception, where: str, host: str) -> Exception:

@@ -10,8 +10,9 @@ import pytest
 from airgap import __version__, limits
 from airgap.errors import Interrupted, RegistryError, Unreachable, UsageError
 from airgap.registry.directory import DirectoryStore
+from airgap.registry.pace import START
 from airgap.registry.retry import Temporary
-from airgap.registry.transport import BodyFailed, Request, Transport
+from airgap.registry.transport import BodyFailed, Patience, Request, Transport
 from tests.support.faults import FaultyRegistry, reset
 from tests.support.http import Asked, FakeClock, Reply, Server, certificate, serve
 
@@ -256,6 +257,29 @@ def test_a_refused_connection_may_be_tried_again(stack: ExitStack, clock: FakeCl
     error = caught.value.error
     assert isinstance(error, Unreachable)
     assert error.message == f"the thing: {host}: cannot connect: Connection refused"
+
+
+@pytest.mark.parametrize("size", [0, 64 * limits.MIB], ids=["no-answer", "body-not-taken"])
+def test_a_host_that_falls_silent_has_too_much_to_do(
+    stack: ExitStack, clock: FakeClock, size: int
+) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    sender = transport(stack, clock, patience=Patience(read=0.2, write=0.2))
+    body = (lambda: iter([bytes(size)])) if size else None
+    request = Request("PUT", url, "x", body=body, length=size, lane="r.io")
+    with pytest.raises(Temporary):
+        sender.send(request)
+    assert sender.pace.level("r.io") == START // 2
+
+
+def test_a_host_that_takes_no_connection_has_not(stack: ExitStack, clock: FakeClock) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    stack.enter_context(socket.create_connection(listener.getsockname()))  # Its queue is full.
+    sender = transport(stack, clock, patience=Patience(connect=0.2))
+    with pytest.raises(Temporary, match="cannot connect"):
+        sender.send(get(f"127.0.0.1:{listener.getsockname()[1]}", lane="r.io"))
+    assert sender.pace.level("r.io") == START
 
 
 def test_a_name_that_cannot_be_resolved_is_told(stack: ExitStack, clock: FakeClock) -> None:
