@@ -469,7 +469,7 @@ class Transport:
         """Hold a request back while its host has asked for rest: it asked every thread."""
         until = self._resting.get(host)
         if until is not None and (delay := until - self.clock.monotonic()) > 0:
-            self.account.of(locations.registry(request.url)).waited(delay)
+            self.account.of(request.lane).waited(delay)
             self.clock.sleep(delay)
 
     def _rest(self, host: str, answer: Answer) -> None:

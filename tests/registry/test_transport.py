@@ -241,6 +241,19 @@ def test_a_host_that_asks_for_rest_gets_it_from_every_request(
     assert clock.slept == [30]
 
 
+def test_a_wait_for_another_host_is_booked_on_the_registry(
+    stack: ExitStack, clock: FakeClock
+) -> None:
+    replies = [Reply(429, {"Retry-After": "30"}), Reply(200)]
+    storage = stack.enter_context(serve(lambda _: replies.pop(0)))
+    server = stack.enter_context(serve(redirecting(f"http://{storage.host}/b")))
+    sender = transport(stack, clock)
+    for _ in range(2):
+        sender.send(get(server, lane="r.io")).close()
+    (activity,) = sender.account.activity()
+    assert (activity.host, activity.waited) == ("r.io", 30)
+
+
 # Failures below HTTP: N01, N02, N03
 
 
