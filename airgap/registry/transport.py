@@ -71,6 +71,9 @@ _CONNECTIONS = 64
 """How many idle ones are kept, of how many hosts, and of each."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
+"""Answers that give no hope yet: another host, perhaps the lost one, may have to answer first."""
+
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 
@@ -324,6 +327,12 @@ class Transport:
         Raises Temporary, Unreachable, RegistryError for an unsafe or endless redirect,
         Interrupted, and BodyFailed.
         """
+        answer = self._followed(request)
+        if answer.status not in _UNSETTLED:
+            self._standings[request.lane].answered()
+        return answer
+
+    def _followed(self, request: Request) -> Answer:
         answer = self.send_once(request)
         if request.method not in ("GET", "HEAD"):
             return answer
@@ -343,7 +352,10 @@ class Transport:
         return answer
 
     def send_once(self, request: Request) -> Answer:
-        """Make a request and follow no redirect; otherwise as ``send``."""
+        """Make a request and follow no redirect; otherwise as ``send``.
+
+        Its answer says nothing about whether the registry may be hoped for again.
+        """
         self.clock.check()
         host = locations.authority(request.url)
         self._wait_for(host, request)
@@ -358,8 +370,6 @@ class Transport:
         finally:
             if isinstance(body, Body):
                 body.close()
-        if raw.status not in ATTEMPTS_BY_STATUS:
-            self._standings[request.lane].answered()
         if body is None:
             self.pace.answered(request.lane, self.clock.monotonic() - begun)
         answer = Answer(raw, request, self.clock, self.pace)

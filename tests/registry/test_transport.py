@@ -11,7 +11,7 @@ from airgap import __version__, limits
 from airgap.errors import Interrupted, RegistryError, Unreachable, UsageError
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.pace import START
-from airgap.registry.retry import Temporary
+from airgap.registry.retry import ATTEMPTS, Temporary
 from airgap.registry.transport import BodyFailed, Patience, Request, Transport
 from tests.support.faults import FaultyRegistry, reset
 from tests.support.http import Asked, FakeClock, Reply, Server, certificate, serve
@@ -252,6 +252,51 @@ def test_a_wait_for_another_host_is_booked_on_the_registry(
         sender.send(get(server, lane="r.io")).close()
     (activity,) = sender.account.activity()
     assert (activity.host, activity.waited) == ("r.io", 30)
+
+
+# Lost hosts
+
+
+def give_up(sender: Transport, lane: str) -> None:
+    attempts = sender.attempts(lane)
+    with pytest.raises(Unreachable):
+        for _ in range(ATTEMPTS):
+            attempts.failed(Temporary(Unreachable("it broke")))
+
+
+def is_lost(sender: Transport, lane: str) -> bool:
+    try:
+        sender.attempts(lane).failed(Temporary(Unreachable("it broke")))
+    except Unreachable as error:
+        return "as were others before" in error.message
+    return False
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"), [(200, False), (404, False), (401, True), (307, True), (503, True)]
+)
+def test_a_sound_answer_alone_makes_a_lost_host_worth_waiting_for(
+    stack: ExitStack, clock: FakeClock, status: int, stays: bool
+) -> None:
+    server = stack.enter_context(serve(lambda _: Reply(status)))
+    sender = transport(stack, clock)
+    give_up(sender, "r.io")
+    sender.send(get(server, lane="r.io")).close()
+    assert is_lost(sender, "r.io") == stays
+
+
+def test_a_redirect_to_a_lost_host_does_not_make_it_worth_waiting_for(
+    stack: ExitStack, clock: FakeClock
+) -> None:
+    server = stack.enter_context(serve(redirecting(f"http://{closed_port()}/b")))
+    sender = transport(stack, clock)
+    give_up(sender, "r.io")
+    with pytest.raises(Temporary, match="cannot connect"):
+        sender.send(get(server, lane="r.io"))
+    assert is_lost(sender, "r.io")
+    server.script = ok
+    sender.send(get(server, lane="r.io")).close()
+    assert not is_lost(sender, "r.io")
 
 
 # Failures below HTTP: N01, N02, N03
