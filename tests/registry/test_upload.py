@@ -435,6 +435,41 @@ def test_a_session_that_is_lost_between_chunks_is_replaced(world: World, uploads
     assert len(world.asked("POST")) == 3
 
 
+def dropped(uploads: Uploads, asked: Asked) -> Reply:
+    """Take a chunk, and have nothing of it."""
+    return Reply(202, {"Location": asked.path, "Range": "0-0"})
+
+
+def lost(uploads: Uploads, asked: Asked) -> Reply:
+    """Be a registry that was restarted, and has forgotten what was under way."""
+    uploads.sessions.clear()
+    return error(404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize("failure", [dropped, lost])
+def test_one_first_chunk_that_fails_is_not_taken_for_a_rule(
+    world: World, uploads: Uploads, failure: Callable[[Uploads, Asked], Reply]
+) -> None:
+    within_limit = takes_at_once(1 << 20)
+    failed: list[Asked] = []
+
+    def refuse(asked: Asked) -> Reply | None:
+        if asked.method == "PATCH" and len(uploads.blobs) == 1 and not failed:
+            failed.append(asked)
+            return failure(uploads, asked)
+        return within_limit(asked)
+
+    uploads.refuse = refuse
+    client = world.client()
+    contents = [LARGE, LARGE[1:], LARGE[2:]]
+    for content in contents:
+        client.upload(world.repository, digest_of(content), len(content), pieces_of(content))
+    assert list(uploads.blobs.values()) == contents
+    assert len(failed) == 1
+    after = world.server.asked[world.server.asked.index(failed[0]) :]
+    assert max(len(asked.body) for asked in after) <= 1 << 20, "what it takes is not forgotten"
+
+
 @pytest.mark.parametrize("is_done", [False, True])
 def test_the_end_of_chunks_is_tried_again(world: World, uploads: Uploads, is_done: bool) -> None:
     ends: list[Asked] = []
