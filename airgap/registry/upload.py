@@ -258,13 +258,11 @@ class _Upload:
             raise
         except RegistryError as error:
             manner = self._manner
-            if error.status == 413 and size > SMALLEST_CHUNK:
-                manner = manner.refusing(size)
-            elif error.status == 413 or error.status in _WHOLE_REFUSED:
-                manner = replace(manner, whole=False)
-            if manner == self._manner or not manner.chunks:
+            too_large = error.status == 413
+            if not manner.chunks or not (too_large or error.status in _WHOLE_REFUSED):
                 raise _session_failure(error) from error
-            self._learn(manner)
+            is_divisible = too_large and size > SMALLEST_CHUNK
+            self._learn(manner.refusing(size) if is_divisible else replace(manner, whole=False))
             raise Temporary(error, at_once=True) from error
 
     def _send_chunks(self, session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -314,6 +315,30 @@ def test_bodies_shrink_until_they_are_taken(world: World, uploads: Uploads, limi
     assert len(refused) <= 4, "what a host takes is remembered"
     # The last one fits, so it goes whole.
     assert [asked.method for asked in world.server.asked[-2:]] == ["POST", "PUT"]
+
+
+def test_several_blobs_may_find_out_the_body_limit_at_the_same_time(
+    world: World, uploads: Uploads
+) -> None:
+    together = threading.Barrier(3)
+
+    def refuse(asked: Asked) -> Reply | None:
+        if asked.method == "PUT" and asked.body:
+            together.wait(timeout=60)
+            return Reply(413)
+        return None
+
+    uploads.refuse = refuse
+    client = world.client()
+    contents = (LARGE, LARGE[1:], LARGE[2:])
+
+    def upload(content: bytes) -> Arrival:
+        digest, size = digest_of(content), len(content)
+        return client.upload(world.repository, digest, size, pieces_of(content))
+
+    with ThreadPoolExecutor() as threads:
+        assert list(threads.map(upload, contents)) == [Arrival.SENT] * 3
+    assert set(uploads.blobs.values()) == set(contents)
 
 
 def test_a_registry_that_takes_nothing_at_once_is_given_up(world: World, uploads: Uploads) -> None:
