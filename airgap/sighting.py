@@ -89,7 +89,12 @@ class Lookout:
                 found = self.client.read_manifest(target.repository, name).digest
                 self.well()
                 return found
-            except (NotFound, IntegrityError):
+            except NotFound:
+                self.well()
+                return None
+            except IntegrityError as error:
+                if target.tag:  # It is set, to nobody knows what.
+                    return error
                 self.well()
                 return None
             except RegistryError as error:

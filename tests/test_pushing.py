@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,6 +121,23 @@ def test_an_image_whose_tag_gives_other_bytes_is_not_there(
     destination.fault("GET", ".*/both/manifests/v1", answer(200, claims, b"damaged"))
     (failed,) = bring(archive, destination.host).failed
     assert "to be set to" in failed.detail
+
+
+def test_a_tag_that_never_gives_the_same_bytes_is_not_set_anew(
+    archive: Path, destination: FaultyRegistry
+) -> None:
+    bring(archive, destination.host)
+    claims = {"Docker-Content-Digest": str(plan_of(archive).manifests[0].digest)}
+    turns = count()
+
+    def fault(exchange: Exchange) -> Response:
+        return answer(200, claims, b"damaged %d" % next(turns))(exchange)
+
+    destination.fault("GET", ".*/both/manifests/v1", fault)
+    before = destination.count("PUT", ".*/manifests/.*")
+    (failed,) = bring(archive, destination.host).failed
+    assert "the registry calls it" in failed.detail
+    assert destination.count("PUT", ".*/manifests/.*") == before
 
 
 def test_what_was_lost_below_an_image_is_found_when_asked(

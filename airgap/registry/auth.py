@@ -227,9 +227,10 @@ class Authenticator:
             self._distrusted[scope.repository.host] = locations.authority(realm)
             credential = None
         request = _token_request(realm, challenge.parameters.get("service", ""), texts, credential)
-        request = replace(request, insecure=self._is_insecure(scope, url, realm))
+        lane = scope.repository.host
+        request = replace(request, insecure=self._is_insecure(scope, url, realm), lane=lane)
         began = self._transport.clock.monotonic()
-        attempts = self._transport.attempts(scope.repository.host)
+        attempts = self._transport.attempts(lane)
         raw = persist(attempts, lambda: self._fetch(request, scope))
         token, life = _read_token(raw, request.what)
         return _Grant(f"Bearer {token}", began + _SPENT * life)

@@ -42,12 +42,6 @@ def _authority(scheme: str, netloc: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def registry(url: str) -> str:
-    """Return ``host[:port]`` of a registry's URL as references name it."""
-    host = urlsplit(url).netloc
-    return "docker.io" if host == HUB_API else host
-
-
 def shown(url: str) -> str:
     """Return a URL fit for a message: scheme, host and path."""
     parts = urlsplit(url)

@@ -166,8 +166,8 @@ class Attempts:
         """Wait before the next attempt, or raise the fault's error: there is none left.
 
         The delay doubles, and half of it is chance: all attempts together take 15 s at least,
-        in which a registry may start again. A longer delay than five minutes that the other
-        side asks for is not waited for: the error says how long it is.
+        in which a registry may start again. A longer delay that the other side asks for is
+        waited for instead, but for none of more than five minutes: the error says how long it is.
         """
         self._failures[fault.attempts] += 1
         count = self._failures.total()
@@ -184,7 +184,7 @@ class Attempts:
             self._told(fault.why, 0)
             return
         ceiling = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (count - 1))
-        delay = random.uniform(ceiling / 2, ceiling) if fault.wait is None else fault.wait
+        delay = max(random.uniform(ceiling / 2, ceiling), fault.wait or 0)
         self._told(fault.why, delay)
         _log.info("%s; trying again in %.1f s", printable(fault.error.message, 400), delay)
         self._clock.sleep(delay)

@@ -71,6 +71,9 @@ _CONNECTIONS = 64
 """How many idle ones are kept, of how many hosts, and of each."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
+"""Answers that give no hope yet: another host, perhaps the lost one, may have to answer first."""
+
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 
@@ -171,27 +174,24 @@ class Answer:
         watch, count = self._clock.monotonic(), 0
         parts: list[bytes] = []
         gathered = 0
-        while True:
-            try:
-                part = self._some(limits.CHUNK - gathered)
-            except Temporary:
-                if parts:
-                    yield b"".join(parts)  # A poor line would otherwise never get anywhere.
-                raise
-            if not part:
-                break
-            parts.append(part)
-            gathered += len(part)
-            count += len(part)
-            self._pace.moved(self._lane, len(part))
-            if gathered == limits.CHUNK:
-                yield parts[0] if len(parts) == 1 else b"".join(parts)
-                parts, gathered = [], 0
-            self._clock.check()
-            if (now := self._clock.monotonic()) - watch >= _STALL_SECONDS:
-                if count < _STALL_BYTES:
-                    raise self._broken(f"only {count} bytes in {now - watch:.0f} seconds")
-                watch, count = now, 0
+        try:
+            while part := self._some(limits.CHUNK - gathered):
+                parts.append(part)
+                gathered += len(part)
+                count += len(part)
+                self._pace.moved(self._lane, len(part))
+                if gathered == limits.CHUNK:
+                    yield parts[0] if len(parts) == 1 else b"".join(parts)
+                    parts, gathered = [], 0
+                self._clock.check()
+                if (now := self._clock.monotonic()) - watch >= _STALL_SECONDS:
+                    if count < _STALL_BYTES:
+                        raise self._broken(f"only {count} bytes in {now - watch:.0f} seconds")
+                    watch, count = now, 0
+        except Temporary:
+            if parts:
+                yield b"".join(parts)  # A poor line would otherwise never get anywhere.
+            raise
         if parts:
             yield b"".join(parts)
 
@@ -327,6 +327,12 @@ class Transport:
         Raises Temporary, Unreachable, RegistryError for an unsafe or endless redirect,
         Interrupted, and BodyFailed.
         """
+        answer = self._followed(request)
+        if answer.status not in _UNSETTLED:
+            self._standings[request.lane].answered()
+        return answer
+
+    def _followed(self, request: Request) -> Answer:
         answer = self.send_once(request)
         if request.method not in ("GET", "HEAD"):
             return answer
@@ -346,7 +352,10 @@ class Transport:
         return answer
 
     def send_once(self, request: Request) -> Answer:
-        """Make a request and follow no redirect; otherwise as ``send``."""
+        """Make a request and follow no redirect; otherwise as ``send``.
+
+        Its answer says nothing about whether the registry may be hoped for again.
+        """
         self.clock.check()
         host = locations.authority(request.url)
         self._wait_for(host, request)
@@ -361,8 +370,6 @@ class Transport:
         finally:
             if isinstance(body, Body):
                 body.close()
-        if raw.status not in ATTEMPTS_BY_STATUS:
-            self._standings[request.lane].answered()
         if body is None:
             self.pace.answered(request.lane, self.clock.monotonic() - begun)
         answer = Answer(raw, request, self.clock, self.pace)
@@ -472,7 +479,7 @@ class Transport:
         """Hold a request back while its host has asked for rest: it asked every thread."""
         until = self._resting.get(host)
         if until is not None and (delay := until - self.clock.monotonic()) > 0:
-            self.account.of(locations.registry(request.url)).waited(delay)
+            self.account.of(request.lane).waited(delay)
             self.clock.sleep(delay)
 
     def _rest(self, host: str, answer: Answer) -> None:
@@ -578,10 +585,15 @@ def _translated(error: Exception, request: Request) -> Exception:
 
 
 def _is_cut(error: Exception) -> bool:
-    """Say whether a connection was cut under way; one that was closed while idle is not."""
+    """Say whether a connection was cut, or fell silent, under way.
+
+    One that was closed while idle, or was never there, is not.
+    """
+    if isinstance(error, NewConnectionError | ConnectTimeoutError | ProxyError):
+        return False
     inner = _innermost(error)
     is_idle = isinstance(inner, http.client.RemoteDisconnected)
-    return isinstance(inner, ConnectionResetError | AnyTimeoutError) and not is_idle
+    return isinstance(inner, ConnectionResetError | TimeoutError) and not is_idle
 
 
 def _tls_failure(error: Exception, where: str, host: str) -> Exception:

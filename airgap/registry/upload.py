@@ -48,7 +48,7 @@ _ROOM = 64 * limits.MIB
 """Bytes of all chunks together that are kept at one time, whoever sends them."""
 
 _WHOLE_REFUSED = frozenset({405, 411, 501})
-_CHUNKS_REFUSED = frozenset({404, 405, 501})
+_CHUNKS_REFUSED = frozenset({405, 501})
 _TIMED_OUT = frozenset({408, 499, 504, 524})
 _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,18})", re.ASCII)
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -107,11 +107,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class _Manner:
-    """How a host has turned out to take blobs: whole, in chunks, and how much at once."""
+    """How a host has turned out to take blobs: whole, in chunks, and how much at once.
+
+    ``refused`` is the smallest body that it has refused for its size, which more patience would
+    not change.
+    """
 
     whole: bool = True
     chunks: bool = True
     largest: int | None = None
+    refused: int | None = None
 
     def takes_whole(self, size: int) -> bool:
         fits = self.largest is None or size <= self.largest
@@ -121,6 +126,14 @@ class _Manner:
         """Return the manner of one that does not take so many bytes at once."""
         largest = max(SMALLEST_CHUNK, min(size // 2, self.largest or CHUNK))
         return replace(self, largest=largest)
+
+    def refusing(self, size: int) -> _Manner:
+        """Return the manner of one that refuses so many bytes at once."""
+        return replace(self.less_than(size), refused=min(size, self.refused or size))
+
+    def may_take_whole(self, size: int) -> bool:
+        """Say whether there is hope for a whole blob, should chunks not be taken."""
+        return self.refused is None or size < self.refused
 
 
 class Uploader:
@@ -245,13 +258,11 @@ class _Upload:
             raise
         except RegistryError as error:
             manner = self._manner
-            if error.status == 413 and size > SMALLEST_CHUNK:
-                manner = manner.less_than(size)
-            elif error.status == 413 or error.status in _WHOLE_REFUSED:
-                manner = replace(manner, whole=False)
-            if manner == self._manner or not manner.chunks:
+            too_large = error.status == 413
+            if not manner.chunks or not (too_large or error.status in _WHOLE_REFUSED):
                 raise _session_failure(error) from error
-            self._learn(manner)
+            is_divisible = too_large and size > SMALLEST_CHUNK
+            self._learn(manner.refusing(size) if is_divisible else replace(manner, whole=False))
             raise Temporary(error, at_once=True) from error
 
     def _send_chunks(self, session: Session) -> None:
@@ -299,14 +310,16 @@ class _Upload:
                 self._attempts.failed(Temporary(error, at_once=True))
                 return self._whereabouts(session, end)
             if error.status == 413 and size > max(SMALLEST_CHUNK, session.least):
-                self._learn(self._manner.less_than(size))
+                self._learn(self._manner.refusing(size))
                 return session, window.start
             raise self._refused_chunk(error, window.start) from error
         if position is None:
             position = end
         if position == window.start:
             # ECR has taken later chunks and dropped them.
-            raise self._without_chunks(self._astray(f"{position} bytes of {end}").error)
+            astray = self._astray(f"{position} bytes of {end}")
+            hopeful = self._manner.may_take_whole(self._blob.size)
+            raise self._without_chunks(astray.error) if hopeful else astray
         return session, position
 
     def _end_chunks(self, session: Session, size: int) -> None:
@@ -379,7 +392,7 @@ class _Upload:
         return _session_failure(error)
 
     def _without_chunks(self, error: AirgapError) -> Temporary:
-        self._learn(_Manner(chunks=False))
+        self._learn(replace(self._manner, whole=True, chunks=False))
         return Temporary(error, attempts=2, at_once=True, why="no chunks are taken")
 
     def _astray(self, has: str) -> Temporary:

@@ -14,6 +14,7 @@ from airgap.reference import ImageReference, Repository
 from airgap.registry.auth import REALMS, Authenticator, Challenge, Scope, parse_challenges
 from airgap.registry.client import RegistryClient
 from airgap.registry.credentials import AuthFile, Credential, Credentials
+from airgap.registry.pace import START
 from airgap.registry.transport import Request, Transport
 from tests.support.http import Asked, FakeClock, Reply, json_reply, serve
 
@@ -190,6 +191,18 @@ def test_a_temporary_failure_of_the_token_service_is_tried_again() -> None:
 
 
 # N26 - N29, P6
+
+
+def test_what_a_token_service_asks_for_counts_for_its_registry() -> None:
+    with world() as w:
+        answers = [Reply(429, {"Retry-After": "30"})]
+        w.elsewhere.script = lambda _: answers.pop() if answers else json_reply({"token": "t1"})
+        w.registry.challenge = f'Bearer realm="http://{w.elsewhere.host}/token"'
+        client = w.client()
+        client.manifest(w.reference())
+        assert client.pace.level(w.host) == START // 2
+        (activity,) = client.activity()
+        assert (activity.host, activity.waited) == (w.host, 30)
 
 
 def test_a_realm_on_another_host_gets_no_credential() -> None:

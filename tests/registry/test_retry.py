@@ -129,6 +129,17 @@ def test_waits_as_long_as_it_is_asked_to() -> None:
     assert clock.slept == [42]
 
 
+def test_a_wait_of_nothing_that_is_asked_for_does_not_spend_the_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda least, most: least)
+    clock = FakeClock()
+    attempts = Attempts(clock)
+    for _ in range(ATTEMPTS - 1):
+        attempts.failed(fault(wait=0))
+    assert sum(clock.slept) >= 15
+
+
 def test_does_not_wait_longer_than_five_minutes() -> None:
     clock = FakeClock()
     with pytest.raises(Unreachable) as caught:

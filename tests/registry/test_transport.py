@@ -10,8 +10,9 @@ import pytest
 from airgap import __version__, limits
 from airgap.errors import Interrupted, RegistryError, Unreachable, UsageError
 from airgap.registry.directory import DirectoryStore
-from airgap.registry.retry import Temporary
-from airgap.registry.transport import BodyFailed, Request, Transport
+from airgap.registry.pace import START
+from airgap.registry.retry import ATTEMPTS, Temporary
+from airgap.registry.transport import BodyFailed, Patience, Request, Transport
 from tests.support.faults import FaultyRegistry, reset
 from tests.support.http import Asked, FakeClock, Reply, Server, certificate, serve
 
@@ -182,8 +183,10 @@ def test_a_trickle_is_a_stall(stack: ExitStack, clock: FakeClock) -> None:
 
     server = stack.enter_context(serve(lambda _: Reply(200, {}, b"x" * 10)))
     answer = stack.enter_context(transport(stack, Hasty()).send(get(server)))
+    arrived: list[bytes] = []
     with pytest.raises(Temporary, match="only 10 bytes in"):
-        list(answer.pieces())
+        arrived.extend(answer.pieces())
+    assert b"".join(arrived) == b"x" * 10, "a slow line gets somewhere all the same"
 
 
 def test_stopping_ends_a_stream(stack: ExitStack, clock: FakeClock) -> None:
@@ -238,6 +241,64 @@ def test_a_host_that_asks_for_rest_gets_it_from_every_request(
     assert clock.slept == [30]
 
 
+def test_a_wait_for_another_host_is_booked_on_the_registry(
+    stack: ExitStack, clock: FakeClock
+) -> None:
+    replies = [Reply(429, {"Retry-After": "30"}), Reply(200)]
+    storage = stack.enter_context(serve(lambda _: replies.pop(0)))
+    server = stack.enter_context(serve(redirecting(f"http://{storage.host}/b")))
+    sender = transport(stack, clock)
+    for _ in range(2):
+        sender.send(get(server, lane="r.io")).close()
+    (activity,) = sender.account.activity()
+    assert (activity.host, activity.waited) == ("r.io", 30)
+
+
+# Lost hosts
+
+
+def give_up(sender: Transport, lane: str) -> None:
+    attempts = sender.attempts(lane)
+    with pytest.raises(Unreachable):
+        for _ in range(ATTEMPTS):
+            attempts.failed(Temporary(Unreachable("it broke")))
+
+
+def is_lost(sender: Transport, lane: str) -> bool:
+    try:
+        sender.attempts(lane).failed(Temporary(Unreachable("it broke")))
+    except Unreachable as error:
+        return "as were others before" in error.message
+    return False
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"), [(200, False), (404, False), (401, True), (307, True), (503, True)]
+)
+def test_a_sound_answer_alone_makes_a_lost_host_worth_waiting_for(
+    stack: ExitStack, clock: FakeClock, status: int, stays: bool
+) -> None:
+    server = stack.enter_context(serve(lambda _: Reply(status)))
+    sender = transport(stack, clock)
+    give_up(sender, "r.io")
+    sender.send(get(server, lane="r.io")).close()
+    assert is_lost(sender, "r.io") == stays
+
+
+def test_a_redirect_to_a_lost_host_does_not_make_it_worth_waiting_for(
+    stack: ExitStack, clock: FakeClock
+) -> None:
+    server = stack.enter_context(serve(redirecting(f"http://{closed_port()}/b")))
+    sender = transport(stack, clock)
+    give_up(sender, "r.io")
+    with pytest.raises(Temporary, match="cannot connect"):
+        sender.send(get(server, lane="r.io"))
+    assert is_lost(sender, "r.io")
+    server.script = ok
+    sender.send(get(server, lane="r.io")).close()
+    assert not is_lost(sender, "r.io")
+
+
 # Failures below HTTP: N01, N02, N03
 
 
@@ -254,6 +315,29 @@ def test_a_refused_connection_may_be_tried_again(stack: ExitStack, clock: FakeCl
     error = caught.value.error
     assert isinstance(error, Unreachable)
     assert error.message == f"the thing: {host}: cannot connect: Connection refused"
+
+
+@pytest.mark.parametrize("size", [0, 64 * limits.MIB], ids=["no-answer", "body-not-taken"])
+def test_a_host_that_falls_silent_has_too_much_to_do(
+    stack: ExitStack, clock: FakeClock, size: int
+) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    sender = transport(stack, clock, patience=Patience(read=0.2, write=0.2))
+    body = (lambda: iter([bytes(size)])) if size else None
+    request = Request("PUT", url, "x", body=body, length=size, lane="r.io")
+    with pytest.raises(Temporary):
+        sender.send(request)
+    assert sender.pace.level("r.io") == START // 2
+
+
+def test_a_host_that_takes_no_connection_has_not(stack: ExitStack, clock: FakeClock) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    stack.enter_context(socket.create_connection(listener.getsockname()))  # Its queue is full.
+    sender = transport(stack, clock, patience=Patience(connect=0.2))
+    with pytest.raises(Temporary, match="cannot connect"):
+        sender.send(get(f"127.0.0.1:{listener.getsockname()[1]}", lane="r.io"))
+    assert sender.pace.level("r.io") == START
 
 
 def test_a_name_that_cannot_be_resolved_is_told(stack: ExitStack, clock: FakeClock) -> None:

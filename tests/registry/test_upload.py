@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -316,6 +317,30 @@ def test_bodies_shrink_until_they_are_taken(world: World, uploads: Uploads, limi
     assert [asked.method for asked in world.server.asked[-2:]] == ["POST", "PUT"]
 
 
+def test_several_blobs_may_find_out_the_body_limit_at_the_same_time(
+    world: World, uploads: Uploads
+) -> None:
+    together = threading.Barrier(3)
+
+    def refuse(asked: Asked) -> Reply | None:
+        if asked.method == "PUT" and asked.body:
+            together.wait(timeout=60)
+            return Reply(413)
+        return None
+
+    uploads.refuse = refuse
+    client = world.client()
+    contents = (LARGE, LARGE[1:], LARGE[2:])
+
+    def upload(content: bytes) -> Arrival:
+        digest, size = digest_of(content), len(content)
+        return client.upload(world.repository, digest, size, pieces_of(content))
+
+    with ThreadPoolExecutor() as threads:
+        assert list(threads.map(upload, contents)) == [Arrival.SENT] * 3
+    assert set(uploads.blobs.values()) == set(contents)
+
+
 def test_a_registry_that_takes_nothing_at_once_is_given_up(world: World, uploads: Uploads) -> None:
     uploads.refuse = takes_at_once(1000)
     with pytest.raises(RegistryError, match="413") as caught:
@@ -433,6 +458,41 @@ def test_a_session_that_is_lost_between_chunks_is_replaced(world: World, uploads
     send(world, LARGE)
     assert uploads.blobs == {str(digest_of(LARGE)): LARGE}
     assert len(world.asked("POST")) == 3
+
+
+def dropped(uploads: Uploads, asked: Asked) -> Reply:
+    """Take a chunk, and have nothing of it."""
+    return Reply(202, {"Location": asked.path, "Range": "0-0"})
+
+
+def lost(uploads: Uploads, asked: Asked) -> Reply:
+    """Be a registry that was restarted, and has forgotten what was under way."""
+    uploads.sessions.clear()
+    return error(404, "BLOB_UPLOAD_UNKNOWN")
+
+
+@pytest.mark.parametrize("failure", [dropped, lost])
+def test_one_first_chunk_that_fails_is_not_taken_for_a_rule(
+    world: World, uploads: Uploads, failure: Callable[[Uploads, Asked], Reply]
+) -> None:
+    within_limit = takes_at_once(1 << 20)
+    failed: list[Asked] = []
+
+    def refuse(asked: Asked) -> Reply | None:
+        if asked.method == "PATCH" and len(uploads.blobs) == 1 and not failed:
+            failed.append(asked)
+            return failure(uploads, asked)
+        return within_limit(asked)
+
+    uploads.refuse = refuse
+    client = world.client()
+    contents = [LARGE, LARGE[1:], LARGE[2:]]
+    for content in contents:
+        client.upload(world.repository, digest_of(content), len(content), pieces_of(content))
+    assert list(uploads.blobs.values()) == contents
+    assert len(failed) == 1
+    after = world.server.asked[world.server.asked.index(failed[0]) :]
+    assert max(len(asked.body) for asked in after) <= 1 << 20, "what it takes is not forgotten"
 
 
 @pytest.mark.parametrize("is_done", [False, True])
