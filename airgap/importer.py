@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from airgap import mapping
 from airgap.archive.audit import audit, check_references
 from airgap.archive.reader import ArchiveReader, in_a_list
+from airgap.assumed import Assumed, find_assumed, repositories_in
 from airgap.errors import ArchiveError, IntegrityError
-from airgap.manifests import ManifestsOptions
+from airgap.manifests import RECEIPT, ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
 from airgap.pushing import Ahead, Delivery, Push, PushPlan, PushResult, push_rounds
@@ -49,6 +50,7 @@ def import_archive(
     access: Access | None = None,
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
+    receipts: Sequence[Path] = (),
     wait: bool = False,
     verify_first: bool = False,
     force_tags: bool = False,
@@ -70,6 +72,10 @@ def import_archive(
     whose tag gives its top manifest is not looked into, unless ``recheck``. A tag that is set
     already moves only with ``force_tags``.
 
+    What a delta leaves to earlier archives must all be at the registry, or nothing is pushed.
+    ``receipts`` of earlier imports, and the one in the directory of ``manifests``, say where
+    else there it may be looked for.
+
     Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
     registry is down. Setting ``stop`` ends it soon.
     """
@@ -90,10 +96,17 @@ def import_archive(
         plan = reader.plan
         look_at(reader)
         damaged = _damaged_images(reader)
+        holes = blob_holes(plan, dict.fromkeys(reader.holes, ""))
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
-        delivery.prepare(options)
+        directory = delivery.prepare(options)
+        beside = directory / RECEIPT if plan.assumed else None
+        known = repositories_in(receipts, beside, prefix.host, progress)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
+
+            to_push = [image for image in _without(plan.images, holes) if image not in damaged]
+            found = find_assumed(plan, to_push, delivery.places, known, client, progress, stop)
+            assumed = Assumed(client, found, content)
 
             def begun(targets: dict[Image, Target]) -> Push:
                 return Push(
@@ -110,7 +123,7 @@ def import_archive(
                 one = begun(targets)
                 one.failed |= {image: e for image, e in damaged.items() if image in targets}
                 whole = _without(targets, holes)
-                one.run(whole, content, content.manifest, force_tags=force_tags, holders=holders)
+                one.run(whole, assumed, content.manifest, force_tags=force_tags, holders=holders)
                 return one
 
             ahead = Ahead(delivery, begun, client, set(damaged))
@@ -120,7 +133,8 @@ def import_archive(
                 to_come = ahead.not_there(volumes, stop)
                 content.give_away(to_come, look_at, partial(ahead.push, content))
             holes = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
-            pushes = push_rounds(plan, delivery.rounds, push, ahead.holders)
+            holders = ahead.holders | {digest: [there] for digest, there in found.items()}
+            pushes = push_rounds(plan, delivery.rounds, push, holders)
             hosts = client.activity()
         holes = [*plan_holes(plan, {}), *holes]
         errors = {image: error for one in pushes for image, error in one.failed.items()}

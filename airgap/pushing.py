@@ -29,7 +29,7 @@ from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reaso
 from airgap.mapping import mapping_text
 from airgap.places import place_images, rounds
 from airgap.plan import Missing, broken_packages, counted
-from airgap.receipt import Arrived, Receipt
+from airgap.receipt import Arrived, Receipt, assumed_by
 from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import BlobDestination, RegistryDestination
 from airgap.registry.pace import MOST
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import threading
     from collections import abc
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from airgap.digest import Digest
     from airgap.mapping import Target
@@ -168,9 +169,12 @@ class Delivery:
         unplaced = [hole for hole in missing if placed.isdisjoint(reasons([hole]))]
         return PushPlan(tuple(text.splitlines()), tuple(missing), tuple(unplaced))
 
-    def prepare(self, options: ManifestsOptions) -> None:
-        """Find out what writing would refuse. Raises StorageError and UsageError."""
-        prepare_manifests(options, self.id, self._asked, list(self.places))
+    def prepare(self, options: ManifestsOptions) -> Path:
+        """Find out what writing would refuse; return the directory that will be written.
+
+        Raises StorageError and UsageError.
+        """
+        return prepare_manifests(options, self.id, self._asked, list(self.places))
 
     def write(
         self,
@@ -203,8 +207,9 @@ class Delivery:
                 str(self.id),
                 str(self.destination),
                 __version__,
-                tuple(_arrived(plan, image, target) for image, target in at),
+                tuple(arrived_at(plan, image, target) for image, target in at),
                 tuple(absent),
+                assumed=assumed_by(plan),
             )
             if receipt
             else None,
@@ -626,7 +631,8 @@ def _bytes_to_place(plan: Plan, images: Sequence[Image], destination: RegistryDe
     return sum(plan.blobs[number].size for number, _ in places)
 
 
-def _arrived(plan: Plan, image: Image, target: Target) -> Arrived:
+def arrived_at(plan: Plan, image: Image, target: Target) -> Arrived:
+    """Return the record of an image that is at its place."""
     return Arrived(
         image.reference,
         str(plan.manifests[image.root].digest),

@@ -8,6 +8,7 @@ and nothing of plans.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,22 @@ def find(paths: Sequence[Path]) -> VolumeSet:
         raise
     search.close(but=found)
     return found
+
+
+def by_archive(paths: Iterable[Path]) -> list[list[Path]]:
+    """Sort files and directories that hold archives, several of them, by archive.
+
+    Volumes of one come together, in the place of the first; a directory is about one archive.
+    What cannot be opened is left to whoever opens it. Raises UsageError, StorageError.
+    """
+    groups: dict[object, list[Path]] = {}
+    for path in paths:
+        key: object = path
+        if not path.is_dir():
+            with suppress(FileNotFoundError, ArchiveError), ArchiveFile(path) as file:
+                key = file.id
+        groups.setdefault(key, []).append(path)
+    return list(groups.values())
 
 
 def candidates(directory: Path) -> Iterator[Path]:

@@ -46,6 +46,15 @@ def _components(_context: click.Context, _parameter: click.Parameter, value: int
     return value
 
 
+max_components_option = click.option(
+    "--max-components",
+    type=int,
+    default=DEFAULT_COMPONENTS,
+    callback=_components,
+    show_default=True,
+    help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
+)
+
 _DESTINATION_OPTIONS = (
     click.option(
         "--to-manifests",
@@ -53,14 +62,7 @@ _DESTINATION_OPTIONS = (
         callback=_directory,
         help="Where the files for the cluster go. Default: manifests-CATALOG-ID.",
     ),
-    click.option(
-        "--max-components",
-        type=int,
-        default=DEFAULT_COMPONENTS,
-        callback=_components,
-        show_default=True,
-        help="Parts of a repository's path in DEST; further ones are joined with -. 0: no limit.",
-    ),
+    max_components_option,
     click.option("--icsp-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True),
     click.option("--idms-scope", type=SCOPES, default=Scope.REPOSITORY.value, show_default=True),
     click.option(
