@@ -94,7 +94,7 @@ def find_assumed(
 
     Asked are the repositories that need it, then those that are ``known`` to hold it. Raises
     ArchiveError that names all that is in none of them and the archives that have it;
-    Unreachable, Interrupted.
+    RegistryError when nothing was found because nothing may be asked for, Interrupted.
     """
     needed_by: dict[int, list[Image]] = defaultdict(list)
     for image in images:
@@ -112,31 +112,47 @@ def find_assumed(
         for number in numbers
     }
 
-    def holder(number: int) -> Repository | None:
-        blob = plan.blobs[number]
-        return next((at for at in candidates[number] if _has(client, at, blob)), None)
+    def holder(number: int) -> Repository | RegistryError | None:
+        return _holder(client, candidates[number], plan.blobs[number])
 
     found = in_parallel(holder, numbers, client.pace, lambda n: candidates[n][0].host, stop)
     progress.finish()
-    holders = dict(zip(numbers, found, strict=True))
-    if missing := [number for number in numbers if holders[number] is None]:
+    holders, missing = {}, {}
+    for number, there in zip(numbers, found, strict=True):
+        if there is None or isinstance(there, RegistryError):
+            missing[number] = there
+        else:
+            holders[plan.blobs[number].digest] = there
+    if missing:
         raise _missing(plan, missing, needed_by)
-    return {plan.blobs[n].digest: there for n, there in holders.items() if there is not None}
+    return holders
 
 
-def _has(client: RegistryClient, repository: Repository, blob: Blob) -> bool:
-    try:
-        return client.blob_length(repository, blob.digest) == blob.size
-    except Unreachable:
-        raise
-    except RegistryError:
-        # Nobody may look into it, or no repository can have that name: it is not had from there.
-        return False
+def _holder(
+    client: RegistryClient, candidates: Iterable[Repository], blob: Blob
+) -> Repository | RegistryError | None:
+    """Return the first repository that has a blob, or else what one refused with."""
+    refusal = None
+    for repository in candidates:
+        try:
+            if client.blob_length(repository, blob.digest) == blob.size:
+                return repository
+        except Unreachable:
+            raise
+        except RegistryError as error:
+            # Some registries refuse so where there is no such repository.
+            refusal = refusal or error
+    return refusal
 
 
 def _missing(
-    plan: Plan, missing: Sequence[int], needed_by: Mapping[int, Sequence[Image]]
-) -> ArchiveError:
+    plan: Plan,
+    missing: Mapping[int, RegistryError | None],
+    needed_by: Mapping[int, Sequence[Image]],
+) -> AirgapError:
+    refusals = [refusal for refusal in missing.values() if refusal is not None]
+    if len(refusals) == len(missing):
+        return refusals[0]
     lines = []
     for number in missing:
         blob, (first, *others) = plan.blobs[number], needed_by[number]
@@ -148,7 +164,8 @@ def _missing(
     blobs = "1 blob" if len(missing) == 1 else f"{len(missing)} blobs"
     return ArchiveError(
         f"the archive leaves {blobs} to earlier archives, and the destination does not have them:"
-        + "".join(lines),
+        + "".join(lines)
+        + "".join(f"\n  not everything was asked for: {one.message}" for one in refusals[:1]),
         hint="Nothing has been pushed. Import the archives that hold them first; or say with"
         " --receipt where they are, if that is another repository of the same registry.",
     )

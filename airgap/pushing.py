@@ -450,15 +450,19 @@ class Push:
         """Find the repositories in which nothing is: there blobs need not be asked for.
 
         A registry may not know of a repository whose import was interrupted before the first
-        manifest. So one blob is asked for as well: where even that is absent, hardly any can be
-        there, and what is there after all is sent once more.
+        manifest. So one blob is asked for as well, of those that travel: where even that is
+        absent, hardly any can be there, and what is there after all is sent once more.
         """
-        at = ((self._targets[image].repository, image) for image in images)
-        firsts = {repository: image for repository, image in at if repository not in filled}
+        plan = self._plan
+        firsts: dict[Repository, Digest | None] = {}
+        for image in images:
+            repository = self._targets[image].repository
+            if repository not in filled and firsts.get(repository) is None:
+                blobs = (plan.blobs[number] for number in plan.blobs_of(image))
+                firsts[repository] = next((blob.digest for blob in blobs if not blob.held), None)
 
         def is_empty(repository: Repository) -> bool:
-            blobs = self._plan.blobs_of(firsts[repository])
-            first = self._plan.blobs[blobs[0]].digest if blobs else None
+            first = firsts[repository]
             try:
                 return self._client.is_unknown(repository) and (
                     first is None or self._client.blob_length(repository, first) is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,15 +13,20 @@ import pytest
 
 from airgap.archive import tar
 from airgap.archive.reader import ArchiveReader
+from airgap.importer import import_archive
+from airgap.manifests import ManifestsOptions
 from airgap.receipt import read
 from airgap.reference import ImageReference
 from airgap.registry import retry
+from airgap.registry.access import Access
 from tests.support.command import airgap
 from tests.support.docker_registry import docker_registry, needs_docker_registry
 from tests.support.faults import answer
 from tests.support.lab import Recipe
 from tests.support.promise import keeps, same_bytes
 from tests.support.site import Site, Supply, open_site
+from tests.support.watched import ROOT, Cost, watched
+from tests.test_swapping import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -380,6 +387,62 @@ def test_an_import_of_volumes_brings_the_same(months: Months, site: Site, tmp_pa
     with open_site(tmp_path / "other", months.supply) as other:
         assert other.import_("-q", "--force-tags", archive=months.delta).status == 0
         assert keeps(tmp_path / "other" / "destination") == first
+
+
+def test_media_that_are_swapped_bring_a_delta(months: Months, site: Site, tmp_path: Path) -> None:
+    shutil.copy(months.delta, tmp_path / "delta.tar")
+    assert airgap("split", tmp_path / "delta.tar", "--volume-size", VOLUME).status == 0
+    volumes = sorted(tmp_path.glob("delta.0*.tar"), reverse=True)
+    assert len(volumes) > 1
+    (drive := tmp_path / "drive").mkdir()
+    options = ManifestsOptions(tmp_path / "manifests")
+    operator = Operator(drive, volumes)
+    result = import_archive(
+        [drive], site.destination.host, wait=True, progress=operator, manifests=options,
+        force_tags=True, access=Access(insecure=True),
+    )  # fmt: skip
+    assert result.failed == ()
+    assert result.exit_status == 0
+    assert operator.media == []
+    assert _everything_is_there(months, site.destination.host, tmp_path)
+
+
+def test_a_swapped_delta_is_refused_before_its_first_volume_is_pushed(
+    months: Months, empty: Site, tmp_path: Path
+) -> None:
+    shutil.copy(months.delta, tmp_path / "delta.tar")
+    assert airgap("split", tmp_path / "delta.tar", "--volume-size", VOLUME).status == 0
+    ran = empty.import_("-q", "--wait", archive=tmp_path / "delta.001.tar")
+    assert ran.status == 4
+    assert {one.method for one in empty.destination.asked} <= {"GET", "HEAD"}
+
+
+def test_who_may_not_ask_is_told_so(months: Months, site: Site) -> None:
+    site.destination.fault("HEAD", r".*/blobs/.*", answer(403))
+    ran = site.import_("-q", archive=months.delta)
+    assert ran.status == 5
+    assert "answers 403" in ran.err
+
+
+@pytest.mark.parametrize(
+    "share",
+    [pytest.param(0.2, marks=pytest.mark.slow), 0.6, pytest.param(0.9, marks=pytest.mark.slow)],
+)
+def test_a_merge_that_is_killed_goes_on(months: Months, tmp_path: Path, share: float) -> None:
+    def typed(archive: Path) -> tuple[object, ...]:
+        return ("merge", months.base, months.delta, "-o", archive)
+
+    def run(archive: Path, *, die_at: int = 0) -> int:
+        command = watched(report, *typed(archive), die_at=die_at)
+        environ = os.environ | {"TMPDIR": str(tmp_path)}
+        return subprocess.run(command, cwd=ROOT, env=environ, check=False, timeout=60).returncode
+
+    report, merged = tmp_path / "cost.json", tmp_path / "merged.tar"
+    assert run(tmp_path / "calm.tar") == 0
+    assert run(merged, die_at=int(Cost.read(report).changes * share)) < 0
+    assert airgap(*typed(merged)).status == 0
+    assert same_bytes(merged, months.whole)
+    assert list(tmp_path.glob("merged.tar.*")) == []
 
 
 def test_split_and_join_give_the_delta_back(months: Months, tmp_path: Path) -> None:

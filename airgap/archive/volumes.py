@@ -71,17 +71,24 @@ def find(paths: Sequence[Path]) -> VolumeSet:
 def by_archive(paths: Iterable[Path]) -> list[list[Path]]:
     """Sort files and directories that hold archives, several of them, by archive.
 
-    Volumes of one come together, in the place of the first; a directory is about one archive.
-    What cannot be opened is left to whoever opens it. Raises UsageError, StorageError.
+    Volumes of one come together, in the place of the first. An archive in one file, or in a
+    directory, stays alone, also beside a copy of it. What cannot be opened is left to whoever
+    opens it. Raises UsageError, StorageError.
     """
-    groups: dict[object, list[Path]] = {}
+    groups: list[list[Path]] = []
+    volumes: dict[Digest, list[Path]] = {}
     for path in paths:
-        key: object = path
+        identity = None
         if not path.is_dir():
             with suppress(FileNotFoundError, ArchiveError), ArchiveFile(path) as file:
-                key = file.id
-        groups.setdefault(key, []).append(path)
-    return list(groups.values())
+                identity = file.id if file.number else None
+        if identity in volumes:
+            volumes[identity].append(path)
+            continue
+        groups.append([path])
+        if identity is not None:
+            volumes[identity] = groups[-1]
+    return groups
 
 
 def candidates(directory: Path) -> Iterator[Path]:
