@@ -83,7 +83,8 @@ def join(
     Run again after an interruption, it continues. Raises as ``split``.
     """
     if output.exists():
-        raise UsageError(f"{output}: is there already", hint="Give another -o FILE.")
+        with ArchiveReader(volumes) as reader:
+            return _finished(output, reader.plan, reader.holes)
     return _rewrite(volumes, output, None, progress, stop or threading.Event())
 
 
@@ -101,8 +102,6 @@ def merge(
     continues. Raises UsageError, Busy, ArchiveError when some of it is in none of the archives
     or is damaged, StorageError, Interrupted.
     """
-    if output.exists():
-        raise UsageError(f"{output}: is there already", hint="Give another -o FILE.")
     stop = stop or threading.Event()
     with ExitStack() as stack:
         readers = [stack.enter_context(opened(paths)) for paths in by_archive(archives)]
@@ -111,6 +110,8 @@ def merge(
         newest, pool = readers[-1], _Pool(readers)
         pool.require_all(newest)
         plan = assuming(newest.plan, {})
+        if output.exists():
+            return _finished(output, plan, newest.holes)
         state = stack.enter_context(claim(output))
         _begin(newest, output, plan)
         with ArchiveWriter(output, state, stop, believe=state.same_boot) as writer:
@@ -170,6 +171,18 @@ class _Pool:
         reader = holders[self._asked[blob.digest] % len(holders)]
         self._asked[blob.digest] += 1
         return reader.blob(blob, offset)
+
+
+def _finished(output: Path, plan: Plan, holes: frozenset[int]) -> ReshapeResult:
+    """Return what was made before. Raises UsageError when it is something else."""
+    with ArchiveReader(output) as there:
+        there.require_sound_head()
+        if there.plan != plan or not there.holes <= holes:
+            raise UsageError(
+                f"{output}: is there already, and is not what these files make",
+                hint="Give another -o FILE.",
+            )
+        return ReshapeResult(output, there.id, (), there.layout.size)
 
 
 def _rewrite(
