@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from airgap import receipt
 from airgap.crew import in_parallel
 from airgap.errors import AirgapError, ArchiveError, RegistryError, Unreachable
-from airgap.reference import ImageReference
+from airgap.reference import Repository
 
 if TYPE_CHECKING:
     import threading
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from airgap.places import Places
     from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
-    from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
     from airgap.transfer import Source
 
@@ -46,7 +45,7 @@ def repositories_in(
     found: dict[str, dict[Repository, None]] = defaultdict(dict)
     for one in known:
         for image in one.images:
-            repository = ImageReference.parse(image.repository).repository
+            repository = Repository.parse(image.repository)
             if repository.host == host:
                 for blob in image.blobs:
                     found[blob][repository] = None

@@ -16,7 +16,7 @@ from airgap import limits, strict_json
 from airgap.digest import Digest
 from airgap.errors import AirgapError, MalformedContent, UsageError, printable
 from airgap.plan import Missing
-from airgap.reference import ImageReference
+from airgap.reference import ImageReference, Repository
 from airgap.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -185,9 +185,9 @@ class _Reader:
 
 def _image(record: Mapping[str, Any]) -> Arrived:
     repository, tag = _name(record["repository"]), _name(record["tag"])
-    place = ImageReference.parse(f"{repository}:{tag}" if tag else repository)
-    if place.digest or (repository, tag) != (str(place.repository), place.tag):
-        raise ValueError(f"{printable(repository)}:{printable(tag)} is no place in a registry")
+    Repository.parse(repository)
+    if tag and ImageReference.parse(f"localhost/any:{tag}").tag != tag:
+        raise ValueError(f"{printable(tag)} is no tag")
     return Arrived(
         _name(record["reference"]),
         _sha256(record["digest"]),

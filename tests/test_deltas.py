@@ -417,6 +417,14 @@ def test_a_swapped_delta_is_refused_before_its_first_volume_is_pushed(
     assert {one.method for one in empty.destination.asked} <= {"GET", "HEAD"}
 
 
+def test_an_import_that_was_interrupted_goes_on(months: Months, site: Site) -> None:
+    site.destination.fault("PUT", r".*/manifests/.*", answer(403), hits=range(5, 99))
+    assert site.import_("-q", "--force-tags", archive=months.delta).status == 5
+    site.destination.heal()
+    assert site.import_("-q", "--force-tags", archive=months.delta).status == 0
+    assert _everything_is_there(months, site.destination.host, site.folder)
+
+
 def test_who_may_not_ask_is_told_so(months: Months, site: Site) -> None:
     site.destination.fault("HEAD", r".*/blobs/.*", answer(403))
     ran = site.import_("-q", archive=months.delta)
@@ -443,6 +451,15 @@ def test_a_merge_that_is_killed_goes_on(months: Months, tmp_path: Path, share: f
     assert airgap(*typed(merged)).status == 0
     assert same_bytes(merged, months.whole)
     assert list(tmp_path.glob("merged.tar.*")) == []
+
+
+def test_a_delta_is_exported_in_volumes(months: Months, empty: Site) -> None:
+    assert empty.export("-q", "--since", months.receipt, "--volume-size", VOLUME).status == 0
+    volumes = sorted(empty.folder.glob("olm.0*.tar"))
+    assert len(volumes) > 1
+    assert airgap("verify", *volumes).status == 0
+    assert airgap("join", *volumes, "-o", empty.archive).status == 0
+    assert same_bytes(empty.archive, months.delta)
 
 
 def test_split_and_join_give_the_delta_back(months: Months, tmp_path: Path) -> None:
@@ -535,6 +552,25 @@ def test_what_is_neither_receipt_nor_archive_is_refused_before_the_first_request
     assert empty.upstream.asked == []
 
 
+def test_what_a_hostile_receipt_says_reaches_no_terminal(empty: Site) -> None:
+    since = empty.folder / "since"
+    since.write_text('{"airgap-receipt":1,"archive":"\\u001b[2Jx","images":[\n],"missing":[\n]}\n')
+    ran = empty.export("--since", since)
+    assert ran.status == 4
+    assert "\x1b" not in ran.text
+
+
+def test_a_receipt_of_other_content_leaves_nothing_out(months: Months, empty: Site) -> None:
+    receipt = json.loads(months.receipt.read_text())
+    digests = {digest for image in receipt["images"] for digest in image["blobs"]}
+    text = months.receipt.read_text()
+    for digest in digests:
+        text = text.replace(digest, f"sha256:{digest[:6:-1]}")
+    (empty.folder / "since").write_text(text)
+    assert empty.export("-q", "--since", empty.folder / "since").status == 0
+    assert same_bytes(empty.archive, months.whole)
+
+
 def test_merging_base_and_delta_gives_the_whole_archive(months: Months, tmp_path: Path) -> None:
     merged = tmp_path / "merged.tar"
     assert airgap("merge", months.base, months.delta, "-o", merged).status == 0
@@ -593,6 +629,16 @@ def test_a_receipt_is_made_of_a_registry_as_it_stands(months: Months, site: Site
     assert {one.method for one in site.destination.asked} == {"GET", "HEAD"}
     assert site.export("-q", "--since", made).status == 0
     assert same_bytes(site.archive, months.delta)
+
+
+def test_one_volume_is_enough_for_a_receipt(months: Months, site: Site) -> None:
+    shutil.copy(months.base, site.folder / "base.tar")
+    assert airgap("split", site.folder / "base.tar", "--volume-size", VOLUME).status == 0
+    made = [site.folder / "one.json", site.folder / "other.json"]
+    for archive, file in zip((site.folder / "base.002.tar", months.base), made, strict=True):
+        flags = ("--insecure", "-q", "-o", file)
+        assert airgap("receipt", site.destination.host, archive, *flags).status == 0
+    assert same_bytes(*made)
 
 
 def test_a_receipt_says_what_is_missing(months: Months, site: Site) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,6 +132,14 @@ def test_a_receipt_is_read_as_it_was_written(receipt: Receipt, tmp_path: Path) -
     assert json.loads(receipt.text())["archive"] == _digest("e")
 
 
+def test_a_registry_may_have_any_name_that_a_destination_may_have(tmp_path: Path) -> None:
+    for number, host in enumerate(("registry", "localhost", "[::1]:5000", "r.example.com:80")):
+        places = [f"{host}/a", f"{host}/a/b_c"]
+        images = tuple(replace(IMAGE, repository=place, tag="") for place in places)
+        (path := tmp_path / str(number)).write_text(replace(SOUND, images=images).text())
+        assert [image.repository for image in read(path).images] == places
+
+
 def test_it_says_which_archive_holds_a_blob_that_arrived() -> None:
     assert SOUND.held() == {_digest("b"): {_digest("e")}, _digest("c"): {_digest("f")}}
 
@@ -168,7 +177,7 @@ def test_refuses_a_receipt_cut_anywhere(size: int) -> None:
         (f'["{_digest("b")}"', f'[["{_digest("b")}"]'),
         (f'"blobs":["{_digest("b")}","{_digest("c")}"]', '"blobs":{}'),
         ('"repository":"registry.example.com:5000/a/b"', '"repository":"../../etc/passwd"'),
-        ('"repository":"registry.example.com:5000/a/b"', '"repository":"a/b"'),
+        ('"repository":"registry.example.com:5000/a/b"', '"repository":"a//b"'),
         (':5000/a/b"', ':5000"'),
         ('"repository":"registry.example.com:5000/a/b"', '"repository":"https://x/a"'),
         ('"repository":"registry.example.com:5000/a/b"', '"repository":"x.io/a?from=b"'),

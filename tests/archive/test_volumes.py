@@ -264,6 +264,6 @@ def test_another_archive_is_not_joined_over(volumes: list[Path], tmp_path: Path)
     other = tmp_path / "other.tar"
     archive_of(other, some_content(seed=2))
     before = other.read_bytes()
-    with pytest.raises(UsageError, match="is not what these volumes make"):
+    with pytest.raises(UsageError, match="is not what these files make"):
         join(volumes, other)
     assert other.read_bytes() == before
