@@ -2,15 +2,17 @@
 
 ``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
 ``verify`` reads every byte of one, ``inspect`` says what one holds. ``split`` cuts one into
-volumes and ``join`` makes one file of them. ``mirror`` copies from registry to registry. Each
-returns a typed result with an ``exit_status``; what keeps one from finishing is an
-``AirgapError``.
+volumes and ``join`` makes one file of them; ``merge`` makes a whole one of deltas, and
+``make_receipt`` writes down what a registry has of one. ``mirror`` copies from registry to
+registry. Each returns a typed result with an ``exit_status``; what keeps one from finishing is
+an ``AirgapError``.
 """
 
 __version__ = "0.1.0"
 
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import VolumeFile
+from airgap.attester import ReceiptResult, make_receipt
 from airgap.errors import (
     AccessDenied,
     AirgapError,
@@ -36,12 +38,12 @@ from airgap.importer import ImportResult, import_archive
 from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
 from airgap.mirrorer import MirrorResult, mirror
-from airgap.plan import Missing
+from airgap.plan import Missing, Need
 from airgap.question import Listed, Part
 from airgap.registry.access import Access
 from airgap.registry.account import HostActivity
 from airgap.registry.transport import Patience
-from airgap.reshaper import ReshapeResult, join, split
+from airgap.reshaper import ReshapeResult, join, merge, split
 from airgap.verifier import Damage, VerifyResult, verify
 
 __all__ = [
@@ -67,9 +69,11 @@ __all__ = [
     "ManifestsOptions",
     "MirrorResult",
     "Missing",
+    "Need",
     "NotFound",
     "Part",
     "Patience",
+    "ReceiptResult",
     "Refused",
     "RegistryError",
     "ReshapeResult",
@@ -84,6 +88,8 @@ __all__ = [
     "import_archive",
     "inspect",
     "join",
+    "make_receipt",
+    "merge",
     "mirror",
     "split",
     "verify",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,18 +27,28 @@ from airgap.errors import (
 )
 from airgap.inquiry import Inquiry
 from airgap.local_catalogs import refuse_inside
-from airgap.plan import Missing, Plan, Question, blob_holes, broken_packages, counted, plan_holes
+from airgap.plan import (
+    Missing,
+    Plan,
+    Question,
+    assuming,
+    blob_holes,
+    broken_packages,
+    counted,
+    plan_holes,
+)
 from airgap.planner import Survey, survey
 from airgap.progress import SILENT
 from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
+from airgap.since import held_by
 from airgap.storage import temporary_directory
 from airgap.transfer import Outcome, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from airgap.archive.reader import Paths
@@ -59,10 +69,11 @@ class ExportResult:
     """What an export left behind; sizes in bytes.
 
     ``id`` is the digest of the inventory, ``volumes`` the names of its files when it is in
-    several. Of the blobs that this run added, ``fetched`` came
-    from registries and ``reused`` from older archives; the catalogs' own, which it needs to make
-    a plan, are in neither. ``manifests_reused`` came from older archives as well. ``broken`` are
-    the packages that anything missing hurts, ``hosts`` says what was done with each host.
+    several. ``assumed`` blobs are not in it, as the other side has them. Of the blobs that this
+    run added, ``fetched`` came from registries and ``reused`` from older archives; the
+    catalogs' own, which it needs to make a plan, are in neither. ``manifests_reused`` came from
+    older archives as well. ``broken`` are the packages that anything missing hurts, ``hosts``
+    says what was done with each host.
     """
 
     archive: Path
@@ -72,6 +83,8 @@ class ExportResult:
     blobs: int
     size: int
     volumes: tuple[str, ...]
+    assumed: int
+    assumed_bytes: int
     fetched: int
     fetched_bytes: int
     reused: int
@@ -93,10 +106,15 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class ExportPlan(Survey):
-    """What an export would take; older archives have ``reused`` blobs of it, or that many bytes."""
+    """What an export would take, and what of it need not be fetched.
+
+    Older archives have ``reused`` blobs, or that many bytes; ``assumed`` ones do not travel.
+    """
 
     reused: int
     reused_bytes: int
+    assumed: int
+    assumed_bytes: int
 
 
 def export(
@@ -107,6 +125,7 @@ def export(
     platform: str = DEFAULT_PLATFORM,
     part: Part | None = None,
     reuse: Sequence[Path] = (),
+    since: Sequence[Path] = (),
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
@@ -120,7 +139,8 @@ def export(
     is read; all variants of all images are taken. Of what the catalogs offer, ``part`` may
     take less, and add more; the catalog images themselves stay as they are, unless it says
     otherwise. A catalog may be a local directory or database, and is then made into an image.
-    What the finished archives ``reuse`` hold is copied from them, and not asked for. With
+    What the finished archives ``reuse`` hold is copied from them, and not asked for. Blobs that
+    the other side has, as the receipts and archives ``since`` say, do not travel. With
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
@@ -129,12 +149,14 @@ def export(
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
-    StorageError (also before the first blob, when there is no room for all), Busy,
-    Interrupted. An image that cannot be had raises nothing: it is in ``missing``.
+    MalformedContent for what is no receipt, StorageError (also before the first blob, when
+    there is no room for all), Busy, Interrupted. An image that cannot be had raises nothing: it
+    is in ``missing``.
     """
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
+    held = held_by(since)
     volumes = volumes or VolumeOptions()
     with (
         _open_older(reuse, output, progress) as older,
@@ -142,7 +164,7 @@ def export(
         claim(output) as state,
     ):
         require_a_size(output, volumes, state)
-        run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
+        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -177,6 +199,7 @@ def plan_export(
     platform: str = DEFAULT_PLATFORM,
     part: Part | None = None,
     reuse: Sequence[Path] = (),
+    since: Sequence[Path] = (),
     continue_on_error: bool = True,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -189,6 +212,7 @@ def plan_export(
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
+    held = held_by(since)
     with (
         _open_older(reuse, output, progress) as older,
         access.connect(inquiry.hosts, stop) as client,
@@ -199,10 +223,13 @@ def plan_export(
                 f"{output}: exists already, its plan is made",
                 hint=f"`airgap inspect {output}` shows it.",
             )
-        run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
+        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
         found = run.ask(Work(work_path(output)))
-        held = [blob.size for blob in found.plan.blobs if older.holds(blob.digest, blob.size)]
-        return ExportPlan(found.plan, found.details, len(held), sum(held))
+        plan = found.plan
+        travelling = [blob for blob in plan.blobs if not blob.held]
+        reused = [blob.size for blob in travelling if older.holds(blob.digest, blob.size)]
+        assumed = len(plan.assumed), plan.assumed_bytes
+        return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
 
 
 def _open_older(reuse: Sequence[Path], output: Path, progress: Progress) -> OlderArchives:
@@ -231,6 +258,7 @@ class _Run:
     asked: Understood
     client: RegistryClient
     older: OlderArchives
+    held: Mapping[Digest, Collection[Digest]]
     continue_on_error: bool
     progress: Progress
     stop: threading.Event
@@ -242,6 +270,7 @@ class _Run:
         inquiry: Inquiry,
         client: RegistryClient,
         older: OlderArchives,
+        held: Mapping[Digest, Collection[Digest]],
         continue_on_error: bool,
         progress: Progress,
         stop: threading.Event,
@@ -257,7 +286,7 @@ class _Run:
                 return Asker(client, Recollection(Work(folder), older))
 
             asked = inquiry.understood(asker, progress)
-        return cls(output, asked, client, older, continue_on_error, progress, stop)
+        return cls(output, asked, client, older, held, continue_on_error, progress, stop)
 
     @property
     def question(self) -> Question:
@@ -277,7 +306,7 @@ class _Run:
         """Find out what there is to take; what is learned stays in the work directory."""
         pins = {text: pin.digest for text in self.question.catalogs if (pin := work.pinned(text))}
         self._say_what_moved(pins)
-        return survey(
+        found = survey(
             self.question,
             Asker(self.client, Recollection(work, self.older)),
             made=self.asked.made,
@@ -286,6 +315,7 @@ class _Run:
             progress=self.progress,
             stop=self.stop,
         )
+        return replace(found, plan=assuming(found.plan, self.held))
 
     def is_complete(self, paths: Paths) -> bool:
         """Say whether the finished archive is the answer to the question, without blob holes."""
@@ -396,6 +426,8 @@ class _Run:
             blobs=len(plan.blobs),
             size=archive.layout.size,
             volumes=volume_names(self.output, archive.layout),
+            assumed=len(plan.assumed),
+            assumed_bytes=plan.assumed_bytes,
             fetched=len(arrived) - len(reused),
             fetched_bytes=sum(blob.size for blob in arrived) - reused_bytes,
             reused=len(reused),
@@ -414,7 +446,9 @@ class _Run:
     def _difference(self, plan: Plan) -> str:
         """Say what is asked now that an archive's plan does not answer, "" for nothing."""
         if plan.question == self.question:
-            return ""
+            # What is assumed is no part of the question, and must be the same all the same.
+            same = assuming(plan, self.held).blobs == plan.blobs
+            return "" if same else "leaves out other blobs than --since says now"
         if changed := self.asked.changed_here(plan.question):
             return f"holds {changed}"
         begun = printable(", ".join(in_words(plan.question)), 1000)

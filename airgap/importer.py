@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from airgap import mapping
 from airgap.archive.audit import audit, check_references
 from airgap.archive.reader import ArchiveReader, in_a_list
+from airgap.assumed import Assumed, find_assumed, repositories_in
 from airgap.errors import ArchiveError, IntegrityError
-from airgap.manifests import ManifestsOptions
+from airgap.manifests import RECEIPT, ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
 from airgap.pushing import Ahead, Delivery, Push, PushPlan, PushResult, push_rounds
@@ -49,6 +50,7 @@ def import_archive(
     access: Access | None = None,
     max_components: int = mapping.DEFAULT_COMPONENTS,
     manifests: ManifestsOptions | None = None,
+    receipts: Sequence[Path] = (),
     wait: bool = False,
     verify_first: bool = False,
     force_tags: bool = False,
@@ -69,6 +71,10 @@ def import_archive(
     ``continue_on_error`` is off. Run again, it sends only what is not there yet: an image
     whose tag gives its top manifest is not looked into, unless ``recheck``. A tag that is set
     already moves only with ``force_tags``.
+
+    What a delta leaves to earlier archives must all be at the registry, or nothing is pushed.
+    ``receipts`` of earlier imports, and the one in the directory of ``manifests``, say where
+    else there it may be looked for.
 
     Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
     registry is down. Setting ``stop`` ends it soon.
@@ -92,10 +98,17 @@ def import_archive(
         look_at(reader)
         # A manifest that is damaged on this medium may be sound on another.
         damaged = {} if reader.lacking else _damaged_images(reader)
+        whole = _without(plan.images, blob_holes(plan, dict.fromkeys(reader.holes, "")))
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
-        delivery.prepare(options)
+        directory = delivery.prepare(options)
+        beside = directory / RECEIPT if plan.assumed else None
+        known = repositories_in(receipts, beside, prefix.host, progress)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
+
+            to_push = [image for image in whole if image not in damaged]
+            found = find_assumed(plan, to_push, delivery.places, known, client, progress, stop)
+            assumed = Assumed(client, found, content)
 
             def begun(targets: dict[Image, Target]) -> Push:
                 return Push(
@@ -122,15 +135,15 @@ def import_archive(
                 whole = _without(targets, absent)
                 one.run(
                     whole,
-                    content,
+                    assumed,
                     content.manifest,
                     force_tags=force_tags,
                     holders=holders,
-                    blobs_ahead=bool(ahead.pushes),
                 )
                 return one
 
-            pushes = push_rounds(plan, delivery.rounds, push, ahead.holders)
+            holders = ahead.holders | {digest: [there] for digest, there in found.items()}
+            pushes = push_rounds(plan, delivery.rounds, push, holders)
             hosts = client.activity()
         holes = [*plan_holes(plan, {}), *absent]
         errors = {image: error for one in pushes for image, error in one.failed.items()}

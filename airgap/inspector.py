@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import HOLES, ArchiveError
-from airgap.plan import Missing, blob_holes, plan_holes
+from airgap.plan import Missing, Need, blob_holes, needs, plan_holes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,8 @@ class Inspection:
 
     ``damage`` is what shows without reading content: a file cut short, damaged headers.
     ``volumes`` are all that there are of an archive in several, and () of one in one file;
-    ``notes`` what was found beside it and left alone.
+    ``notes`` what was found beside it and left alone. ``needs`` is what a delta leaves to
+    earlier archives, () when there is nothing.
     """
 
     archive: Path
@@ -73,6 +74,7 @@ class Inspection:
     missing: tuple[Missing, ...]
     volumes: tuple[VolumeFile, ...] = ()
     notes: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -104,6 +106,7 @@ def inspect(archive: Paths) -> Inspection:
             missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
             volumes=reader.volume_files(),
             notes=tuple(reader.notes),
+            needs=needs(plan),
         )
 
 

@@ -72,6 +72,10 @@ CATALOG_TEXT = 256 * MIB
 
 INVENTORY = GIB
 INVENTORY_LINE = 16 * MIB
+RECEIPT = 256 * MIB
+"""A receipt that comes back; one of 10,000 images has a sixth of it."""
+
+RECEIPT_LINE = 16 * MIB
 SIGNATURE = 32 * KIB
 """The place kept for signatures in an archive; its size is part of the format."""
 

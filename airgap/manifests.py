@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from airgap.receipt import Receipt
 
 
+RECEIPT = "receipt.json"
+
+
 @dataclass(frozen=True)
 class ManifestsOptions:
     """Where the files go (None: a directory named after catalog and archive), and their shape.
@@ -111,7 +114,7 @@ def write_manifests(
     name = cluster.resource_name(asked[0])
     contents = cluster_files(options, name, places, arrived, catalogs, missing, made)
     if receipt is not None:
-        contents["receipt.json"] = receipt.text()
+        contents[RECEIPT] = receipt.text()
     return put_files(directory, contents)
 
 

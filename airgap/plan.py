@@ -8,13 +8,13 @@ that a plan of a hundred thousand blobs stays small. Knows nothing of registries
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airgap.digest import Digest
     from airgap.oci.graph import Node
@@ -65,10 +65,15 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A configuration or a layer; ``size`` in bytes."""
+    """A configuration or a layer; ``size`` in bytes.
+
+    ``held`` are the numbers of the earlier archives that hold it, when it does not travel: it
+    is *assumed* to be at the destination already. () for one that travels.
+    """
 
     digest: Digest
     size: int
+    held: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,10 @@ class CatalogImage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided. The tuples' positions are the numbers that records refer to."""
+    """Everything decided. The tuples' positions are the numbers that records refer to.
+
+    ``archives`` are the ids of the earlier archives that hold what is assumed, sorted.
+    """
 
     question: Question
     catalogs: tuple[CatalogImage, ...]
@@ -166,6 +174,7 @@ class Plan:
     blobs: tuple[Blob, ...]
     images: tuple[Image, ...]
     holes: tuple[Hole, ...]
+    archives: tuple[Digest, ...] = ()
 
     def manifests_of(self, image: Image) -> list[int]:
         """Return the numbers of an image's manifests, children before their index."""
@@ -183,6 +192,15 @@ class Plan:
     def blobs_of(self, image: Image) -> list[int]:
         """Return the numbers of an image's blobs, each once, in archive order."""
         return sorted({b for m in self.manifests_of(image) for b in self.manifests[m].blobs})
+
+    @cached_property
+    def assumed(self) -> frozenset[int]:
+        """The numbers of the blobs that do not travel, as the destination has them."""
+        return frozenset(number for number, blob in enumerate(self.blobs) if blob.held)
+
+    def holders_of(self, blob: int) -> str:
+        """Return the ids of the archives that hold an assumed blob, in words, "" for others."""
+        return " or ".join(str(self.archives[number]) for number in self.blobs[blob].held)
 
     @cached_property
     def catalog_images(self) -> frozenset[int]:
@@ -203,6 +221,11 @@ class Plan:
     def content_bytes(self) -> int:
         """The size of all manifests and blobs, each counted once."""
         return sum(m.size for m in self.manifests) + sum(b.size for b in self.blobs)
+
+    @property
+    def assumed_bytes(self) -> int:
+        """The size of the blobs that do not travel."""
+        return sum(self.blobs[number].size for number in self.assumed)
 
     def size_of(self, images: Iterable[int]) -> int:
         """Return the bytes that images take up together, what they share counted once."""
@@ -270,6 +293,47 @@ def make_plan(
         tuple(content.blobs),
         tuple(images),
         tuple(holes),
+    )
+
+
+def assuming(plan: Plan, held: Mapping[Digest, Collection[Digest]]) -> Plan:
+    """Return a plan in which the blobs that ``held`` has do not travel.
+
+    ``held`` gives the ids of the archives that hold a blob; what a plan assumed before counts
+    no more. What a catalog's own image consists of always travels.
+    """
+    travels = {b for n in plan.catalog_images for b in plan.blobs_of(plan.images[n])}
+    holders = {
+        number: sorted(held[blob.digest], key=str)
+        for number, blob in enumerate(plan.blobs)
+        if number not in travels and held.get(blob.digest)
+    }
+    archives = sorted({archive for found in holders.values() for archive in found}, key=str)
+    numbers = {archive: number for number, archive in enumerate(archives)}
+    blobs = tuple(
+        replace(blob, held=tuple(numbers[archive] for archive in holders.get(number, ())))
+        for number, blob in enumerate(plan.blobs)
+    )
+    return replace(plan, blobs=blobs, archives=tuple(archives))
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Blobs that a delta needs of earlier archives, any of ``archives``; ``size`` in bytes."""
+
+    archives: tuple[Digest, ...]
+    blobs: int
+    size: int
+
+
+def needs(plan: Plan) -> tuple[Need, ...]:
+    """Return what a plan assumes to be at the destination, () for an archive that is whole."""
+    found: dict[tuple[int, ...], list[Blob]] = {}
+    for number in sorted(plan.assumed):
+        found.setdefault(plan.blobs[number].held, []).append(plan.blobs[number])
+    return tuple(
+        Need(tuple(plan.archives[n] for n in held), len(blobs), sum(blob.size for blob in blobs))
+        for held, blobs in sorted(found.items())
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airgap import __version__
@@ -28,7 +29,7 @@ from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reaso
 from airgap.mapping import mapping_text
 from airgap.places import place_images, rounds
 from airgap.plan import Missing, broken_packages, counted
-from airgap.receipt import Arrived, Receipt
+from airgap.receipt import Arrived, Receipt, assumed_by
 from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import BlobDestination, RegistryDestination
 from airgap.registry.pace import MOST
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import threading
     from collections import abc
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from airgap.digest import Digest
     from airgap.mapping import Target
@@ -169,9 +171,12 @@ class Delivery:
         unplaced = [hole for hole in missing if placed.isdisjoint(reasons([hole]))]
         return PushPlan(tuple(text.splitlines()), tuple(missing), tuple(unplaced))
 
-    def prepare(self, options: ManifestsOptions) -> None:
-        """Find out what writing would refuse. Raises StorageError and UsageError."""
-        prepare_manifests(options, self.id, self._asked, list(self.places))
+    def prepare(self, options: ManifestsOptions) -> Path:
+        """Find out what writing would refuse; return the directory that will be written.
+
+        Raises StorageError and UsageError.
+        """
+        return prepare_manifests(options, self.id, self._asked, list(self.places))
 
     def write(
         self,
@@ -204,8 +209,9 @@ class Delivery:
                 str(self.id),
                 str(self.destination),
                 __version__,
-                tuple(_arrived(plan, image, target) for image, target in at),
+                tuple(arrived_at(plan, image, target) for image, target in at),
                 tuple(absent),
+                assumed=assumed_by(plan),
             )
             if receipt
             else None,
@@ -305,7 +311,7 @@ class Push:
             manifest,
             self._stopping(source),
             tags_set,
-            frozenset() if blobs_ahead else sight.empty,
+            sight.empty.difference(chain.from_iterable((holders or {}).values())),
             self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,
@@ -520,11 +526,14 @@ class Ahead:
             except RegistryError:
                 return False  # Whoever pushes it will find out why.
 
-        return {
-            key
-            for key, blobs in groups.items()
-            if not all(in_parallel(is_there, list(blobs), self._client.pace, lane_of, stop))
-        }
+        absent = set()
+        for key, blobs in groups.items():
+            if all(in_parallel(is_there, list(blobs), self._client.pace, lane_of, stop)):
+                for number in blobs:
+                    self.holders[self._plan.blobs[number].digest] += places[number]
+            else:
+                absent.add(key)
+        return absent
 
     def push(self, source: Source, blobs: frozenset[int]) -> dict[int, AirgapError]:
         """Bring blobs to all their places; return those that could not be, with the reason."""
@@ -582,7 +591,8 @@ def _bytes_to_place(plan: Plan, images: Sequence[Image], destination: RegistryDe
     return sum(plan.blobs[number].size for number, _ in places)
 
 
-def _arrived(plan: Plan, image: Image, target: Target) -> Arrived:
+def arrived_at(plan: Plan, image: Image, target: Target) -> Arrived:
+    """Return the record of an image that is at its place."""
     return Arrived(
         image.reference,
         str(plan.manifests[image.root].digest),

@@ -33,6 +33,14 @@ class Repository:
     host: str
     path: str
 
+    @classmethod
+    def parse(cls, text: str) -> Repository:
+        """Read what ``str`` gives; the first part is always the host. Raises UsageError."""
+        place = DestinationPrefix.parse(text)
+        if not place.namespace:
+            raise _malformed(text, "it names a registry, not a repository")
+        return cls(place.host, place.namespace)
+
     def __str__(self) -> str:
         return f"{self.host}/{self.path}"
 

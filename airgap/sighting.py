@@ -132,7 +132,8 @@ class Lookout:
         """
         first: dict[Repository, Digest] = {}
         for image in images:
-            if blobs := self.plan.blobs_of(image):
+            blobs = [n for n in self.plan.blobs_of(image) if n not in self.plan.assumed]
+            if blobs:
                 digest = self.plan.blobs[blobs[0]].digest
                 first.setdefault(self.targets[image].repository, digest)
 

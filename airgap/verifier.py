@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airgap.archive.audit import audit, bytes_to_read
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import HOLES, Refused
-from airgap.plan import Missing, blob_holes, plan_holes
+from airgap.plan import Missing, Need, blob_holes, needs, plan_holes
 from airgap.progress import SILENT
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class VerifyResult:
     """What reading an archive whole has shown; ``size`` in bytes.
 
     ``volumes`` are all that there are of an archive in several, and () of one in one file;
-    ``notes`` what was found beside it and left alone.
+    ``notes`` what was found beside it and left alone. ``needs`` is what a delta leaves to
+    earlier archives, () when there is nothing.
     """
 
     archive: Path
@@ -45,6 +46,7 @@ class VerifyResult:
     missing: tuple[Missing, ...]
     volumes: tuple[VolumeFile, ...] = ()
     notes: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
 
     @property
     def exit_status(self) -> int:
@@ -77,6 +79,7 @@ def verify(archive: Paths, *, progress: Progress = SILENT) -> VerifyResult:
             missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
             volumes=reader.volume_files(),
             notes=tuple(reader.notes),
+            needs=needs(plan),
         )
 
 

@@ -540,9 +540,9 @@ WRECKS: dict[str, tuple[Callable[[bytes, Path], None], int, str]] = {
     "cut-at-the-end": (_write(lambda whole: whole[:-1]), 4, "cut short"),
     "too-long": (_write(lambda whole: whole + b"x"), 4, "too long"),
     "newer": (
-        _write(lambda whole: whole[:_FIRST_LINE] + b"2" + whole[_FIRST_LINE + 1 :]),
+        _write(lambda whole: whole[:_FIRST_LINE] + b"3" + whole[_FIRST_LINE + 1 :]),
         4,
-        "archive format 2; this program reads 1",
+        "archive format 3; this program reads 2",
     ),
     "inventory": (
         _write(lambda whole: _flipped(whole, INVENTORY_OFFSET + 30)), 4, "the inventory is damaged",

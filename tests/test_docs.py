@@ -22,9 +22,10 @@ import pytest
 import airgap
 from airgap import errors
 from airgap.cli.main import cli
-from airgap.plan import Reason
+from airgap.digest import digest_of
+from airgap.plan import Reason, assuming
 from tests.archive.test_volumes import larger_content, limit_for
-from tests.support.plans import archive_of, some_content
+from tests.support.plans import archive_of, begin, fill, some_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -370,6 +371,22 @@ def test_the_reader_in_the_format_s_description_reads_volumes(
     assert capsys.readouterr().out == expected
     with pytest.raises(AssertionError, match="only"):
         read(*volumes[1:])
+
+
+def test_the_reader_in_the_format_s_description_reads_deltas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content, delta = some_content(), tmp_path / "delta.tar"
+    plan = content.plan()
+    held = {plan.blobs[number].digest: {digest_of(b"base")} for number in (3, 5)}
+    begin(delta, content, assuming(plan, held))
+    fill(delta, content)
+    (code,) = blocks("reference/archive-format.md")
+    run(code)["read"](delta)
+    inspection = airgap.inspect(delta)
+    assert [need.blobs for need in inspection.needs] == [2]
+    expected = [f"id {inspection.id}", *(f"{i.digest} {i.reference}" for i in inspection.images)]
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 if __name__ == "__main__":

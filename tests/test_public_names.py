@@ -38,9 +38,11 @@ NAMES = {
     "ManifestsOptions",
     "MirrorResult",
     "Missing",
+    "Need",
     "NotFound",
     "Part",
     "Patience",
+    "ReceiptResult",
     "Refused",
     "RegistryError",
     "ReshapeResult",
@@ -55,6 +57,8 @@ NAMES = {
     "import_archive",
     "inspect",
     "join",
+    "make_receipt",
+    "merge",
     "mirror",
     "split",
     "verify",
@@ -64,7 +68,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.export: (
         "(catalogs: 'Sequence[str]', output: 'Path', *,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
-        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
+        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), since: 'Sequence[Path]' = (),"
+        " recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
         " volumes: 'VolumeOptions | None' = None,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
@@ -73,7 +78,8 @@ SIGNATURES: dict[Callable[..., object], str] = {
     airgap.import_archive: (
         "(archive: 'Paths', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
-        " manifests: 'ManifestsOptions | None' = None, wait: 'bool' = False,"
+        " manifests: 'ManifestsOptions | None' = None, receipts: 'Sequence[Path]' = (),"
+        " wait: 'bool' = False,"
         " verify_first: 'bool' = False, force_tags: 'bool' = False, recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'ImportResult'"
@@ -95,14 +101,26 @@ SIGNATURES: dict[Callable[..., object], str] = {
         "(volumes: 'Paths', output: 'Path', *, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'ReshapeResult'"
     ),
+    airgap.merge: (
+        "(archives: 'Sequence[Path]', output: 'Path', *,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ReshapeResult'"
+    ),
+    airgap.make_receipt: (
+        "(archive: 'Paths', destination: 'str', output: 'Path', *,"
+        " access: 'Access | None' = None, max_components: 'int' = 2,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ReceiptResult'"
+    ),
     airgap.verify: "(archive: 'Paths', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
     airgap.inspect: "(archive: 'Paths') -> 'Inspection'",
 }
 
 FIELDS: dict[type[Any], str] = {
     airgap.ExportResult: (
-        "archive id images manifests blobs size volumes fetched fetched_bytes reused reused_bytes"
-        " manifests_reused missing broken hosts exit_status"
+        "archive id images manifests blobs size volumes assumed assumed_bytes"
+        " fetched fetched_bytes reused reused_bytes manifests_reused missing broken hosts"
+        " exit_status"
     ),
     airgap.ImportResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"
@@ -114,11 +132,13 @@ FIELDS: dict[type[Any], str] = {
         " missing failed broken to_create hosts errors"
         " catalogs id destination manifests files exit_status"
     ),
-    airgap.VerifyResult: "archive id images size damage missing volumes notes exit_status",
+    airgap.VerifyResult: "archive id images size damage missing volumes notes needs exit_status",
     airgap.Inspection: (
         "archive id size catalogs packages images manifests blobs content_size damage missing"
-        " volumes notes exit_status"
+        " volumes notes needs exit_status"
     ),
+    airgap.ReceiptResult: "archive id destination file images missing hosts exit_status",
+    airgap.Need: "archives blobs size",
     airgap.ReshapeResult: "archive id volumes size exit_status",
     airgap.VolumeFile: "number file",
     airgap.VolumeOptions: "size directories ask",

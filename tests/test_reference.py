@@ -105,6 +105,20 @@ def test_fills_in_dockers_defaults(text: str, full: str) -> None:
     assert reference.with_defaults().with_defaults() == reference.with_defaults()
 
 
+@pytest.mark.parametrize("host", ["registry", "localhost:5000", "r.example.com", "[::1]:5000"])
+def test_a_repository_is_read_as_it_is_written(host: str) -> None:
+    for repository in (Repository(host, "a"), Repository(host, "a/b_c/d")):
+        assert Repository.parse(str(repository)) == repository
+
+
+@pytest.mark.parametrize(
+    "text", ["r.example.com", "r.example.com/", "/a", "r/A", "r/a//b", "r/a:v"]
+)
+def test_refuses_what_is_no_repository(text: str) -> None:
+    with pytest.raises(UsageError):
+        Repository.parse(text)
+
+
 def test_a_repository_has_dockers_defaults() -> None:
     repository = ImageReference.parse("busybox:1").repository
     assert repository == Repository("docker.io", "library/busybox")

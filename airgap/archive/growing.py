@@ -382,7 +382,7 @@ class GrowingVolumes(GrowingFiles):
         present, stuck = set(), set()
         for number in range(len(self.plan.blobs)):
             places = self.layout.pieces(number)
-            if all(self._is_there(number, place) for place in places):
+            if places and all(self._is_there(number, place) for place in places):
                 present.add(number)
             if any(number in self._done.get(place.volume, ()) for place in places):
                 stuck.add(number)

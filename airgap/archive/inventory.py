@@ -9,6 +9,7 @@ Knows the format's version and nothing of where the bytes stand.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airgap import limits, strict_json
@@ -33,8 +34,11 @@ from airgap.reference import ImageReference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-FORMAT = 1
-"""The major version; a reader refuses a higher one and ignores keys it does not know."""
+FORMAT = 2
+"""The major version; a reader refuses a higher one and ignores keys it does not know.
+
+An archive that assumes nothing is written in version 1, which every reader knows.
+"""
 
 Record = TypeVar("Record")
 
@@ -45,12 +49,14 @@ def lines(plan: Plan) -> Iterator[bytes]:
         ("catalogs", (_catalog_record(plan, catalog) for catalog in plan.catalogs)),
         ("bundles", ({"name": b.name, "packages": b.packages} for b in plan.bundles)),
         ("manifests", map(_manifest_record, plan.manifests)),
-        ("blobs", ({"digest": str(b.digest), "size": b.size} for b in plan.blobs)),
+        ("blobs", map(_blob_record, plan.blobs)),
         ("images", map(_image_record, plan.images)),
         ("holes", map(_hole_record, plan.holes)),
     ]
+    if plan.archives:
+        sections.append(("archives", ({"id": str(archive)} for archive in plan.archives)))
     question = _question_record(plan.question)
-    yield f'{{"airgap":{FORMAT},\n'.encode()
+    yield f'{{"airgap":{FORMAT if plan.archives else 1},\n'.encode()
     yield f'"question":{_json(question)},\n'.encode()
     for position, (name, records) in enumerate(sections):
         yield f'"{name}":[\n'.encode()
@@ -140,6 +146,10 @@ def _manifest_record(manifest: Manifest) -> dict[str, Any]:
     return record
 
 
+def _blob_record(blob: Blob) -> dict[str, Any]:
+    return {"digest": str(blob.digest), "size": blob.size} | _given({"held": blob.held})
+
+
 def _image_record(image: Image) -> dict[str, Any]:
     record: dict[str, Any] = {"reference": image.reference, "root": image.root}
     return record | _given({"bundles": image.bundles, "places": image.places})
@@ -158,18 +168,19 @@ class _Reader:
         self._what = what
 
     def plan(self) -> Plan:
-        self._version()
+        version = self._version()
         question = self._question()
         catalog_records = self._section("catalogs", dict)
         bundles = self._section("bundles", _bundle)
         manifests = self._section("manifests", _manifest)
-        blobs = self._section("blobs", _blob)
+        blobs = self._section("blobs", _blob if version == 1 else _blob_or_assumed)
         images = self._section("images", _image)
         holes = self._section("holes", _hole)
+        archives = () if version == 1 else self._section("archives", _archive)
         catalogs = tuple(_catalog(record, images, manifests) for record in catalog_records)
         if next(self._source, None) is not None:
             raise ValueError("there is more after its end")
-        plan = Plan(question, catalogs, bundles, manifests, blobs, images, holes)
+        plan = Plan(question, catalogs, bundles, manifests, blobs, images, holes, archives)
         _check_numbers(plan)
         return plan
 
@@ -179,16 +190,17 @@ class _Reader:
             raise ValueError("it is cut short")
         return line[:-1]
 
-    def _version(self) -> None:
+    def _version(self) -> int:
         first = strict_json.parse_object(self._line().removesuffix(b",") + b"}", "its first line")
         version = first["airgap"]
-        if type(version) is not int:
+        if type(version) is not int or version < 1:
             raise ValueError("it has no format version")
         if version > FORMAT:
             raise ArchiveError(
                 f"{self._what}: written in archive format {version}; this program reads {FORMAT}",
                 hint="Use a newer airgap on this side.",
             )
+        return version
 
     def _question(self) -> Question:
         line = self._line().removesuffix(b",")
@@ -270,6 +282,14 @@ def _manifest(record: dict[str, Any]) -> Manifest:
 
 def _blob(record: dict[str, Any]) -> Blob:
     return Blob(_sha256(record["digest"]), _size(record["size"], limits.BLOB))
+
+
+def _blob_or_assumed(record: dict[str, Any]) -> Blob:
+    return replace(_blob(record), held=_numbers(record.get("held", [])))
+
+
+def _archive(record: dict[str, Any]) -> Digest:
+    return _sha256(record["id"])
 
 
 def _image(record: dict[str, Any]) -> Image:
@@ -367,6 +387,11 @@ def _check_numbers(plan: Plan) -> None:
         _check_below(image.bundles, len(plan.bundles), "bundle")
     for hole in plan.holes:
         _check_below(hole.bundles, len(plan.bundles), "bundle")
+    for blob in plan.blobs:
+        _check_below(blob.held, len(plan.archives), "archive")
+    for number in plan.catalog_images:
+        if not plan.assumed.isdisjoint(plan.blobs_of(plan.images[number])):
+            raise ValueError(f"{plan.images[number].reference} is a catalog, and not whole")
     for kind in (plan.manifests, plan.blobs):
         if len({record.digest for record in kind}) != len(kind):
             raise ValueError("it lists a digest twice")

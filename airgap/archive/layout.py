@@ -1,7 +1,8 @@
 """Where every byte of an archive stands: a pure function of the plan and the size of a volume.
 
 The head (``oci-layout``, the inventory, the place for signatures, ``index.json``, all
-manifests) comes first and never changes; a place for each blob follows, in the plan's order.
+manifests) comes first and never changes; a place for each blob follows, in the plan's order,
+but for those that the plan assumes to be elsewhere.
 An archive of several volumes repeats the head in each, with the volume's record in it, and
 goes on with the blobs where the volume before has ended; a blob that would leave too much of
 a volume empty is cut. One file is the case of one volume without a record.
@@ -21,7 +22,7 @@ from airgap.archive.record import MOST_VOLUMES, RECORD_SIZE, numbered, record_na
 from airgap.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airgap.digest import Digest
     from airgap.plan import Plan
@@ -91,14 +92,14 @@ class Volume:
     ``documents`` are the head's entries, with their content where that is the same in every
     archive of the plan. ``record`` is None where there is but one file. ``content_end`` is
     where its end blocks begin, ``size`` that of the whole file. ``blobs`` are the numbers of
-    those that stand in it, wholly or in part.
+    those that stand in it, wholly or in part, in order.
     """
 
     number: int
     documents: tuple[tuple[Entry, bytes | None], ...]
     record: Entry | None
     content_end: int
-    blobs: range
+    blobs: Sequence[int]
 
     @property
     def size(self) -> int:
@@ -132,9 +133,12 @@ class Layout:
             )
         self._places = places = _Places(self._head_end, limit)
         for number, blob in enumerate(plan.blobs):
-            places.add(number, blob.size)
+            if number in plan.assumed:
+                places.skip()
+            else:
+                places.add(number, blob.size)
         self.volumes = tuple(
-            Volume(number, self._documents(number), self._record(number), end, blobs)
+            Volume(number, self._documents(number), self._record(number), end, self._of(blobs))
             for number, (end, blobs) in enumerate(places.volumes(), 1)
         )
         self.size = sum(volume.size for volume in self.volumes)
@@ -165,7 +169,12 @@ class Layout:
         return self.pieces(number)[0]
 
     def pieces(self, number: int) -> tuple[Entry, ...]:
-        """Return the entries of a blob that is there, in order: one, unless it is cut."""
+        """Return the entries of a blob that is there, in order: one, unless it is cut.
+
+        An assumed blob has none.
+        """
+        if number in self._plan.assumed:
+            return ()
         first = self._places.first[number]
         count = len(self._places.cuts[number]) if self.is_cut(number) else 1
         return tuple(self._piece(number, volume) for volume in range(first, first + count))
@@ -195,6 +204,11 @@ class Layout:
             (number, self._piece(number, volume.number))
             for number in sorted(filter(self.is_cut, ends))
         ]
+
+    def _of(self, blobs: range) -> Sequence[int]:
+        """Return those of these blobs that have a place."""
+        assumed = self._plan.assumed
+        return tuple(n for n in blobs if n not in assumed) if assumed else blobs
 
     def _record(self, volume: int) -> Entry | None:
         if self.limit is None:
@@ -240,6 +254,11 @@ class _Places:
             self._take(size)
         else:
             self._cut(number, size)
+
+    def skip(self) -> None:
+        """Give the next blob no place."""
+        self.first.append(self._volume)
+        self.offsets.append(self._end)
 
     def volumes(self) -> Iterator[tuple[int, range]]:
         """Yield for each volume where it ends, and the numbers of the blobs in it."""

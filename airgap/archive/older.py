@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.volumes import by_archive
 from airgap.errors import ArchiveError, IntegrityError, StorageError, UsageError
 from airgap.oci.model import Descriptor
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from airgap.archive.work import Work
@@ -33,8 +34,8 @@ class OlderArchives:
     def __init__(self, paths: Iterable[Path], say: Callable[[str], None]) -> None:
         """Open archives; of content in several, the first one's is taken.
 
-        Raises what opening an archive raises: UsageError also for an unfinished one,
-        ArchiveError also for a damaged head.
+        An archive may be in volumes. Raises what opening an archive raises: UsageError also for
+        an unfinished one, ArchiveError also for a damaged head.
         """
         self.manifests: set[Digest] = set()
         self._say = say
@@ -43,8 +44,8 @@ class OlderArchives:
         self._given: set[Digest] = set()
         self._lock = threading.Lock()
         with ExitStack() as stack:
-            for path in paths:
-                reader = stack.enter_context(_opened(path))
+            for found in by_archive(paths):
+                reader = stack.enter_context(opened(found))
                 self._require_sound_head(reader)
                 self._learn(reader)
             self._files = stack.pop_all()
@@ -187,10 +188,15 @@ class Recollection:
         return self._work.open(digest)
 
 
-def _opened(path: Path) -> ArchiveReader:
-    if path.suffix == partial_path(path).suffix:
-        raise UsageError(
-            f"{path}: not finished, and only a finished archive can be reused",
-            hint="Run the export that makes it again; it continues.",
-        )
-    return ArchiveReader(path)
+def opened(paths: Sequence[Path]) -> ArchiveReader:
+    """Open a finished archive, or those of its volumes that are there.
+
+    Raises UsageError also for an unfinished one, and what opening an archive raises.
+    """
+    for path in paths:
+        if path.suffix == partial_path(path).suffix:
+            raise UsageError(
+                f"{path}: not finished, and only a finished archive can be reused",
+                hint="Run the export that makes it again; it continues.",
+            )
+    return ArchiveReader(paths)

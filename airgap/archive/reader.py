@@ -68,8 +68,8 @@ class ArchiveReader:
     ``id`` is the digest of the inventory, ``plan`` what it holds, ``present`` and ``holes``
     the numbers of the blobs whose places say that they have arrived or have not; a blob in
     neither has a damaged header, or stands in a volume that is not here, or in an unfinished
-    archive has not been begun. ``path`` is where it was said to be, for messages; ``notes``
-    say what was found there and left alone.
+    archive has not been begun, or is assumed and has no place. ``path`` is where it was said to
+    be, for messages; ``notes`` say what was found there and left alone.
     """
 
     def __init__(self, paths: Paths, *, unfinished: bool = False) -> None:
@@ -297,9 +297,16 @@ class ArchiveReader:
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on, as they are on the medium: not checked.
 
-        Raises ArchiveError when they are in a volume that is not here, StorageError.
+        Raises ArchiveError when they are in a volume that is not here, or did not travel,
+        StorageError.
         """
-        for place in self.layout.pieces(self._numbers[blob.digest]):
+        number = self._numbers[blob.digest]
+        if number in self.plan.assumed:
+            raise ArchiveError(
+                f"{self.path}: blob {blob.digest} did not travel with it",
+                hint=f"It is in {self.plan.holders_of(number)}: import that first.",
+            )
+        for place in self.layout.pieces(number):
             skipped = max(offset - place.start, 0)
             if skipped < place.size:
                 yield from self.piece(place, skipped)
@@ -341,6 +348,8 @@ class ArchiveReader:
     def _sort_places(self) -> tuple[frozenset[int], frozenset[int]]:
         present, holes = set(), set()
         for number in range(len(self.plan.blobs)):
+            if number in self.plan.assumed:
+                continue
             places = self.layout.pieces(number)
             headers = [self._header(place) for place in places]
             if headers == [place.header for place in places]:

@@ -8,6 +8,7 @@ and nothing of plans.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,29 @@ def volumes_in(paths: Iterable[Path]) -> list[Path]:
                 if file.number is not None:
                     found.append(path)
     return found
+
+
+def by_archive(paths: Iterable[Path]) -> list[list[Path]]:
+    """Sort files and directories that hold archives, several of them, by archive.
+
+    Volumes of one come together, in the place of the first. An archive in one file, or in a
+    directory, stays alone, also beside a copy of it. What cannot be opened is left to whoever
+    opens it. Raises UsageError, StorageError.
+    """
+    groups: list[list[Path]] = []
+    volumes: dict[Digest, list[Path]] = {}
+    for path in paths:
+        identity = None
+        if not path.is_dir():
+            with suppress(FileNotFoundError, ArchiveError), ArchiveFile(path) as file:
+                identity = file.id if file.number else None
+        if identity in volumes:
+            volumes[identity].append(path)
+            continue
+        groups.append([path])
+        if identity is not None:
+            volumes[identity] = groups[-1]
+    return groups
 
 
 def candidates(directory: Path) -> Iterator[Path]:

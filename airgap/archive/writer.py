@@ -86,12 +86,15 @@ def _is_begun(path: Path) -> bool:
     return any(os.path.exists(begun) for begun in (partial_path(path), work_path(path)))  # noqa: PTH110
 
 
-def begin_again(path: Path, reader: ArchiveReader) -> None:
-    """Begin an archive at ``path`` that is to hold what another one does. Raises as above."""
+def begin_again(path: Path, reader: ArchiveReader, plan: Plan | None = None) -> None:
+    """Begin an archive at ``path`` that is to hold what another one does. Raises as above.
+
+    ``plan`` is that of the new one, where it differs in which blobs travel.
+    """
     work = Work(work_path(path))
     for number, manifest in enumerate(reader.plan.manifests):
         work.keep(manifest.digest, reader.manifest(number))
-    write_head(path, reader.plan, work)
+    write_head(path, plan or reader.plan, work)
     work.remove()
 
 
@@ -160,8 +163,9 @@ class ArchiveWriter:
 
     @property
     def missing(self) -> list[int]:
-        """The numbers of the blobs that have not arrived."""
-        return [n for n in range(len(self.plan.blobs)) if n not in self._present]
+        """The numbers of the blobs that travel and have not arrived."""
+        there = self._present | self.plan.assumed
+        return [n for n in range(len(self.plan.blobs)) if n not in there]
 
     def require_room(self) -> None:
         """Make sure that what is still to come has room. Raises StorageError."""
@@ -390,7 +394,7 @@ def _write_manifests(descriptor: int, plan: Plan, layout: Layout, work: Work) ->
 
 def _write_known_blobs(descriptor: int, plan: Plan, layout: Layout, work: Work) -> None:
     for number, blob in enumerate(plan.blobs):
-        if not work.holds(blob.digest):
+        if number in plan.assumed or not work.holds(blob.digest):
             continue
         entry = layout.blob(number)
         check = Check(blob.digest, blob.size)

@@ -41,6 +41,7 @@ _OF_ARCHIVES = (
     "dry_run",
     "recheck",
     "reuse",
+    "since",
     "volume_size",
     "volume_dirs",
 )
@@ -69,6 +70,14 @@ _OF_NAMES = ("intended", "max_components")
     metavar="OLD",
     help="A finished archive, of last month for example: what it holds is copied from it and not"
     " asked for. Again for further ones.",
+)
+@click.option(
+    "--since",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A receipt of the other side, or an archive that was imported there: blobs that it names"
+    " are left out. Again for further ones.",
 )
 @options.index_filter_option
 @options.part_options
@@ -105,6 +114,7 @@ def export_command(
     catalogs: tuple[str, ...],
     archive: Path | None,
     reuse: tuple[Path, ...],
+    since: tuple[Path, ...],
     platform: str,
     files: tuple[Path, ...],
     intended: str | None,
@@ -142,6 +152,9 @@ def export_command(
     With --volume-size it is written in volumes, NAME.001.tar and so on; each may be carried away
     as soon as it is finished.
 
+    With --since it holds the catalog, all manifests, and of the blobs those alone that the other
+    side does not have. The other side's receipt.json says what that is, or an earlier archive.
+
     With --manifests-only nothing is fetched but the catalogs: images.txt lists what they refer
     to, or, with --for, mapping.txt and the cluster's files say what an import to DEST will do.
     Edit mapping.txt, and -f takes the images that are left in it, to where it says.
@@ -157,6 +170,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
       airgap export quay.io/my/catalog:v1 -o october.tar --reuse september.tar
+      airgap export quay.io/my/catalog:v1 -o october.tar --since receipt.json
     """
     options.set_verbosity(verbose)
     asked = options.part_from(context, catalogs)
@@ -187,14 +201,14 @@ def export_command(
         if dry_run:
             planned = plan_export(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
-                continue_on_error=continue_on_error, progress=progress, stop=stop,
+                since=since, continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
             progress.finish()
             return _print_plan(planned, output_format, skip_missing=skip_missing)
         try:
             result = export(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
-                recheck=recheck, continue_on_error=continue_on_error,
+                since=since, recheck=recheck, continue_on_error=continue_on_error,
                 volumes=volumes.options_from(volume_size, volume_dirs),
                 progress=progress, stop=stop,
             )  # fmt: skip
@@ -245,6 +259,11 @@ def _print(result: ExportResult, context: click.Context) -> None:
     report.echo(
         f"holds     {result.images} images: {result.manifests} manifests, {result.blobs} blobs"
     )
+    if result.assumed:
+        report.echo(
+            f"assumed   {result.assumed} blobs, {size(result.assumed_bytes)}, are not in it: the"
+            " other side has them"
+        )
     report.echo(f"this run  fetched {result.fetched} blobs, {size(result.fetched_bytes)}")
     if result.reused or result.manifests_reused:
         report.echo(
@@ -281,12 +300,16 @@ def _print_plan(planned: ExportPlan, output_format: str, *, skip_missing: bool) 
                 "size": plan.content_bytes,
                 "reused": planned.reused,
                 "reused_bytes": planned.reused_bytes,
+                "assumed": planned.assumed,
+                "assumed_bytes": planned.assumed_bytes,
                 "missing": [report.plain(image) for image in missing],
             },
         )
         return status
-    new = plan.content_bytes - planned.reused_bytes
+    new = plan.content_bytes - planned.reused_bytes - planned.assumed_bytes
     held = f"{size(planned.reused_bytes)} in older archives, " if planned.reused else ""
+    if planned.assumed:
+        held += f"{size(planned.assumed_bytes)} on the other side, "
     report.echo(f"{len(plan.images)} images, {held}{size(new)} to fetch")
     for image in plan.images:
         report.echo(f"  {image.reference}")

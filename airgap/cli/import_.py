@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,8 +13,6 @@ from airgap.importer import import_archive, plan_import
 from airgap.lister import list_archive
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airgap.importer import ImportResult
     from airgap.lister import DatabasePath
 
@@ -27,6 +26,15 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Push what the volumes that are there hold, and wait for the others: media are exchanged"
     " in any order.",
+)
+@click.option(
+    "--receipt",
+    "receipts",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A receipt of an earlier import: where else in DEST's registry is what a delta leaves to"
+    " earlier archives. Again for further ones.",
 )
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
@@ -50,6 +58,7 @@ def import_command(
     idms_scope: str,
     max_icsp_size: int,
     wait: bool,
+    receipts: tuple[Path, ...],
     verify_first: bool,
     force_tags: bool,
     recheck: bool,
@@ -73,6 +82,9 @@ def import_command(
 
     ARCHIVE is a file, or the files and directories that hold its volumes, in any order and under
     any names.
+
+    A delta leaves out what earlier archives have brought to DEST. If any of that is not there, it
+    is named, and nothing is pushed.
 
     \b
     Examples:
@@ -103,6 +115,7 @@ def import_command(
             ),
             max_components=max_components,
             manifests=manifests,
+            receipts=receipts,
             wait=wait,
             verify_first=verify_first,
             force_tags=force_tags,

@@ -53,6 +53,7 @@ def _print(found: Inspection, images: bool) -> None:
         f"holds     {len(found.images)} images: {found.manifests} manifests, {found.blobs} blobs,"
         f" {size(found.content_size)}"
     )
+    report.echo_needs(found.needs, "needs     ")
     for damage in found.damage:
         report.echo(f"DAMAGED   {printable(damage, 400)}")
     report.echo()

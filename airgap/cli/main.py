@@ -15,7 +15,8 @@ from airgap.cli.export import export_command
 from airgap.cli.import_ import import_command
 from airgap.cli.inspect import inspect_command
 from airgap.cli.mirror import mirror_command
-from airgap.cli.reshape import join_command, split_command
+from airgap.cli.receipt import receipt_command
+from airgap.cli.reshape import join_command, merge_command, split_command
 from airgap.cli.running import stoppable
 from airgap.cli.serve import serve_command
 from airgap.cli.verify import verify_command
@@ -60,6 +61,8 @@ for command in (
     verify_command,
     split_command,
     join_command,
+    merge_command,
+    receipt_command,
     serve_command,
 ):
     cli.add_command(command)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from airgap.cli.progress import size
 from airgap.digest import Digest
 from airgap.errors import AirgapError, StorageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airgap.plan import Missing
+    from airgap.plan import Missing, Need
 
 SHOWN_BUNDLES = 6
 
@@ -58,6 +59,14 @@ def echo_json_error(status: int, message: str, hint: str | None = None) -> None:
     """Print an error as one JSON document."""
     document = {"exit_status": status, "error": message, "hint": hint}
     echo(json.dumps(document, indent=2))
+
+
+def echo_needs(needs: Sequence[Need], before: str) -> None:
+    """Print what a delta needs of earlier archives, a line each; ``before`` begins each."""
+    for need in needs:
+        blobs = "1 blob" if need.blobs == 1 else f"{need.blobs} blobs"
+        archives = " or ".join(map(str, need.archives))
+        echo(f"{before}{blobs} of {archives} ({size(need.size)})")
 
 
 def echo_missing(title: str, missing: Sequence[Missing]) -> None:

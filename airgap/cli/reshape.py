@@ -1,4 +1,4 @@
-"""``airgap split`` and ``airgap join``."""
+"""``airgap split``, ``airgap join`` and ``airgap merge``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airgap.archive.unpacked import is_unpacked, join_pieces
 from airgap.cli import options, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
-from airgap.reshaper import join, split
+from airgap.reshaper import join, merge, split
 
 if TYPE_CHECKING:
     from airgap.reshaper import ReshapeResult
@@ -123,6 +123,46 @@ def _join_unpacked(
     else:
         report.echo(f"joined    {len(joined)} blobs in {directories[0]}")
     return 0
+
+
+@click.command("merge", short_help="Make one whole archive of a base and its deltas.")
+@click.argument("archives", metavar="BASE DELTA...", type=click.Path(path_type=Path), nargs=-1,
+                required=True)  # fmt: skip
+@click.option(
+    "-o",
+    "--output-file",
+    "output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The whole archive.",
+)
+@options.output_option
+@options.verbosity_options
+@click.pass_context
+def merge_command(
+    context: click.Context,
+    /,
+    archives: tuple[Path, ...],
+    output: Path,
+    output_format: str,
+    quiet: bool,
+    verbose: int,
+) -> int:
+    """Make one whole archive of the last DELTA and the archives that hold what it left out.
+
+    It is what an export that left nothing out would have written, and needs no other archive
+    any more. Each is a file, its volumes, or a directory with them; they stay as they are. What
+    none of them holds is named, and nothing is written. An interrupted run continues.
+
+    \b
+    Examples:
+      airgap merge september.tar october-delta.tar -o october.tar
+      airgap merge september.tar october-delta.tar /media/usb -o november.tar
+    """
+    options.set_verbosity(verbose)
+    with shown_progress(quiet) as progress:
+        result = merge(archives, output, progress=progress, stop=context.obj)
+    return _end("merge", result, output_format)
 
 
 def _end(command: str, result: ReshapeResult, output_format: str) -> int:

@@ -69,4 +69,5 @@ def _print(result: VerifyResult) -> None:
         if any(volume.file is None for volume in result.volumes):
             what = "of the volumes that are here"
         report.echo(f"verified  every byte {what} is what it must be")
+        report.echo_needs(result.needs, "          whole, needs ")
     report.echo_missing("MISSING", result.missing)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from airgap import limits
 from airgap.archive import inventory
-from airgap.digest import Digest
+from airgap.digest import Digest, digest_of
 from airgap.errors import ArchiveError
 from airgap.oci import media_types
 from airgap.plan import (
@@ -24,6 +24,7 @@ from airgap.plan import (
     Question,
     Reason,
     Share,
+    assuming,
 )
 from tests.support.plans import some_content
 
@@ -93,7 +94,10 @@ def plans(draw: st.DrawFn) -> Plan:
         mapping=draw(text),
         rebuild=draw(st.booleans()),
     )
-    return Plan(question, catalogs, bundles, tuple(manifests), blobs, images, holes)
+    archives = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3)
+    elsewhere = draw(st.lists(st.sampled_from(blobs), max_size=4)) if blobs else []
+    held = {b.digest: [Digest("sha256", a.hex()) for a in draw(archives)] for b in elsewhere}
+    return assuming(Plan(question, catalogs, bundles, tuple(manifests), blobs, images, holes), held)
 
 
 @given(plans())
@@ -117,9 +121,67 @@ def test_keys_it_does_not_know_are_ignored() -> None:
 
 
 def test_refuses_a_newer_format_with_the_way_out() -> None:
-    with pytest.raises(ArchiveError, match="format 2; this program reads 1") as caught:
-        inventory.parse(_lines(TEXT.replace(b'{"airgap":1,', b'{"airgap":2,')), "it")
+    with pytest.raises(ArchiveError, match="format 3; this program reads 2") as caught:
+        inventory.parse(_lines(TEXT.replace(b'{"airgap":1,', b'{"airgap":3,')), "it")
     assert caught.value.hint is not None
+
+
+def test_what_assumes_nothing_is_written_as_it_always_was() -> None:
+    """The digest is an archive's id: it must never change."""
+    assert digest_of(TEXT).hex == "cc290ef121715efdf0e3c92afbda44ad970444c8147cb8044df3ddef77e0de08"
+
+
+BASE = Digest("sha256", "1" * 64)
+
+
+def _delta(*numbers: int) -> Plan:
+    """A plan that leaves some blobs, by their numbers, to one archive."""
+    plan = some_content().plan()
+    return assuming(plan, {plan.blobs[number].digest: {BASE} for number in numbers})
+
+
+def test_a_delta_is_of_format_2_and_names_the_archives_that_hold_what_it_leaves_out() -> None:
+    document = json.loads(b"".join(inventory.lines(_delta(3))))
+    assert document["airgap"] == 2
+    assert document["archives"] == [{"id": str(BASE)}]
+    assert [n for n, blob in enumerate(document["blobs"]) if "held" in blob] == [3]
+    assert document["blobs"][3]["held"] == [0]
+
+
+def test_in_format_1_nothing_is_left_out() -> None:
+    changed = TEXT.replace(b'{"digest":', b'{"held":[0],"digest":')
+    assert inventory.parse(_lines(changed), "it") == inventory.parse(_lines(TEXT), "it")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"held":[0]', b'"held":[1]'),
+        (b'"held":[0]', b'"held":[-1]'),
+        (b'"held":[0]', b'"held":0'),
+        (b'"held":[0]', b'"held":["0"]'),
+        (b'{"id":"sha256:1', b'{"id":"sha512:1'),
+        (b'{"id":"sha256:1', b'{"it":"sha256:1'),
+        (b'"archives":[', b'"archive":['),
+        (b'"airgap":2', b'"airgap":1'),
+        (b'"airgap":2', b'"airgap":0'),
+    ],
+)
+def test_refuses_a_delta_that_cannot_be(old: bytes, new: bytes) -> None:
+    text = b"".join(inventory.lines(_delta(3)))
+    assert old in text
+    with pytest.raises(ArchiveError):
+        inventory.parse(_lines(text.replace(old, new)), "it")
+
+
+def test_refuses_a_delta_without_its_catalog() -> None:
+    plan = _delta(3)
+    (catalog,) = (plan.images[number] for number in plan.catalog_images)
+    number = plan.blobs_of(catalog)[0]
+    blobs = list(plan.blobs)
+    blobs[number] = replace(blobs[number], held=(0,))
+    with pytest.raises(ArchiveError, match="is a catalog, and not whole"):
+        _parsed(replace(plan, blobs=tuple(blobs)))
 
 
 @pytest.mark.parametrize("count", range(len(_lines(TEXT))))

@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from airgap.archive.state import State
 from airgap.archive.writer import ArchiveWriter, begin_again
 from airgap.digest import Digest, digest_of
 from airgap.errors import ArchiveError, UsageError
-from airgap.plan import Blob, Plan, Question
+from airgap.plan import Blob, Plan, Question, assuming
 from airgap.progress import SILENT
 from airgap.reshaper import join, split
 from tests.support.plans import Content, archive_of, some_content
@@ -99,6 +100,32 @@ def test_a_blob_is_cut_only_where_it_would_leave_too_much_empty(
             first = layout.pieces(number)[0]
             left = (layout.limit or 0) - len(tar.END) - first.offset
             assert left > (room - len(tar.END)) * 0.02 - 2 * tar.BLOCK
+
+
+@given(
+    log_normal_sizes,
+    st.sets(st.integers(0, 59)),
+    st.one_of(st.none(), st.integers(limits.MIB, 20 * limits.MIB)),
+)
+@settings(deadline=None, max_examples=100)
+def test_what_is_assumed_has_no_place_and_takes_none(
+    sizes: list[int], elsewhere: set[int], room: int | None
+) -> None:
+    plan = plan_of_sizes(sizes)
+    digests = {n: blob.digest for n, blob in enumerate(plan.blobs)}
+    held = {digests[n]: {digest_of(b"base")} for n in elsewhere if n in digests}
+    delta = assuming(plan, held)
+    travelling = replace(plan, blobs=tuple(b for b in delta.blobs if not b.held))
+    index = index_document(plan, digest_of(b""))
+    smallest = Layout(plan, 1000, index).smallest_limit
+    limit = None if room is None else smallest - limits.MIB + room
+    layout, alone = Layout(delta, 1000, index, limit), Layout(travelling, 1000, index, limit)
+    assert [v.size for v in layout.volumes] == [v.size for v in alone.volumes]
+    for volume, other in zip(layout.volumes, alone.volumes, strict=True):
+        assert [p for _, p in layout.content(volume)] == [p for _, p in alone.content(other)]
+        assert [p for _, p in layout.pieces_in(volume)] == [p for _, p in alone.pieces_in(other)]
+        assert delta.assumed.isdisjoint(volume.blobs)
+    assert all(layout.pieces(number) == () for number in delta.assumed)
 
 
 def test_volumes_that_hold_little_more_than_the_head_are_refused() -> None:
@@ -286,7 +313,7 @@ def test_another_archive_is_not_joined_over(volumes: list[Path], tmp_path: Path)
     other = tmp_path / "other.tar"
     archive_of(other, some_content(seed=2))
     before = other.read_bytes()
-    with pytest.raises(UsageError, match="is not what these volumes make"):
+    with pytest.raises(UsageError, match="is not what these files make"):
         join(volumes, other)
     assert other.read_bytes() == before
 
