@@ -1,10 +1,10 @@
 """Carry an operator catalog and every image it needs across an air gap, digests unchanged.
 
-``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
-``verify`` reads every byte of one, ``inspect`` says what one holds. ``split`` cuts one into
-volumes and ``join`` makes one file of them. ``mirror`` copies from registry to registry. Each
-returns a typed result with an ``exit_status``; what keeps one from finishing is an
-``AirgapError``.
+``export`` puts catalogs into an archive, ``export_stream`` sends one through a pipe,
+``import_archive`` pushes an archive to a registry, ``verify`` reads every byte of one,
+``inspect`` says what one holds. ``split`` cuts one into volumes and ``join`` makes one file of
+them. ``mirror`` copies from registry to registry. Each returns a typed result with an
+``exit_status``; what keeps one from finishing is an ``AirgapError``.
 """
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ from airgap.errors import (
     Unreachable,
     UsageError,
 )
-from airgap.exporter import ExportResult, export
+from airgap.exporter import ExportResult, export, export_stream
 from airgap.importer import ImportResult, import_archive
 from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
@@ -81,6 +81,7 @@ __all__ = [
     "VolumeOptions",
     "__version__",
     "export",
+    "export_stream",
     "import_archive",
     "inspect",
     "join",

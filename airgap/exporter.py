@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
+from airgap import limits
+from airgap.archive.forward import DEFAULT_WINDOW, ForwardWriter
 from airgap.archive.growing import growing_files
+from airgap.archive.head import Head
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
-from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.output import StreamOutput
+from airgap.archive.reader import STREAM, ArchiveReader, partial_path
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
+    AirgapError,
     AlreadyFinished,
     IntegrityError,
     RegistryError,
@@ -33,8 +38,9 @@ from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
+from airgap.sending import send
 from airgap.storage import temporary_directory
-from airgap.transfer import Outcome, transfer
+from airgap.transfer import transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,9 +168,50 @@ def export(
         with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
             archive.require_room()
             to_come = archive.to_come
-            outcome = run.fetch(archive, to_come)
+            failed = run.fetch(archive, to_come)
             archive.finish()
-        return run.result(archive, to_come, outcome, details)
+        return run.result(archive, to_come, failed, details)
+
+
+def export_stream(
+    catalogs: Sequence[str],
+    stream: BinaryIO,
+    *,
+    window: int = DEFAULT_WINDOW,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
+    reuse: Sequence[Path] = (),
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> ExportResult:
+    """Write the archive that ``export`` would make to an open stream, from front to back.
+
+    ``stream`` has a descriptor and is never sought in; ``window`` says how many bytes of blobs
+    wait in a temporary file until all before them have left. A larger blob leaves as it comes.
+    A stream does not resume.
+
+    Raises what ``export`` raises for the catalogs and the archives to reuse; StorageError also
+    when nobody reads any more.
+    """
+    inquiry = Inquiry(catalogs, platform, part or Part())
+    access, stop = access or Access(), stop or threading.Event()
+    with (
+        temporary_directory() as folder,
+        OlderArchives(reuse, progress.say) as older,
+        access.connect(inquiry.hosts, stop) as client,
+    ):
+        run = _Run.of(folder / "archive", inquiry, client, older, continue_on_error, progress, stop)
+        work = Work(work_path(run.output))
+        found = run.ask(work)
+        output = StreamOutput(stream.fileno(), "standard output")
+        with ForwardWriter(Head(found.plan, work), output, window) as archive:
+            archive.begin()
+            to_come = [n for n, b in enumerate(found.plan.blobs) if not work.holds(b.digest)]
+            failed = run.send(archive, work, to_come)
+            archive.finish()
+            return replace(run.result(archive, to_come, failed, found.details), archive=STREAM)
 
 
 def plan_export(
@@ -320,19 +367,11 @@ class _Run:
                 )
             self._say_what_moved(_pins(archive.plan))
 
-    def fetch(self, archive: ArchiveWriter, to_come: Sequence[int]) -> Outcome:
-        """Bring the blobs that are not in the archive yet."""
+    def fetch(self, archive: ArchiveWriter, to_come: Sequence[int]) -> dict[int, AirgapError]:
+        """Bring the blobs that are not in the archive yet; return those that failed."""
         plan = archive.plan
-        blobs = [plan.blobs[number] for number in to_come]
-        if held := [blob for blob in blobs if self.older.holds(blob.digest, blob.size)]:
-            self.progress.say(f"copying {len(held)} of {len(blobs)} blobs from older archives")
-        self.progress.stage(
-            "fetching blobs",
-            total_bytes=sum(blob.size for blob in blobs),
-            total_images=len(plan.images),
-        )
+        registries = self._begin_fetching(plan, to_come)
         try:
-            registries = RegistrySource(self.client, plan)
             outcome = transfer(
                 plan,
                 plan.images,
@@ -341,33 +380,59 @@ class _Run:
                 lanes=self.client.pace,
                 progress=self.progress,
                 stop=self.stop,
-                is_fatal=lambda error: not self.continue_on_error,
+                is_fatal=self._is_fatal,
                 skip=frozenset(range(len(plan.blobs))) - frozenset(to_come),
             )
-            for number, error in outcome.failed_blobs.items():
-                if isinstance(error, IntegrityError):
-                    # A hash knows what is wrong, and not where it came from.
-                    told = f"{registries.origin(plan.blobs[number])}: {error.message}"
-                    outcome.failed_blobs[number] = IntegrityError(told)
-            return outcome
+            return _with_origins(plan, registries, outcome.failed_blobs)
         finally:
             self.progress.finish()
             archive.save()
 
+    def send(
+        self, archive: ForwardWriter, work: Work, to_come: Sequence[int]
+    ) -> dict[int, AirgapError]:
+        """Bring all blobs in the archive's order; return those that failed."""
+        plan = archive.plan
+        registries = self._begin_fetching(plan, to_come)
+        try:
+            failed = send(
+                archive,
+                _Learned(work, _Source(self.older, registries)),
+                lanes=self.client.pace,
+                progress=self.progress,
+                stop=self.stop,
+                is_fatal=self._is_fatal,
+            )
+            return _with_origins(plan, registries, failed)
+        finally:
+            self.progress.finish()
+
+    def _begin_fetching(self, plan: Plan, to_come: Sequence[int]) -> RegistrySource:
+        """Say what is to be fetched, and return where from."""
+        blobs = [plan.blobs[number] for number in to_come]
+        if held := [blob for blob in blobs if self.older.holds(blob.digest, blob.size)]:
+            self.progress.say(f"copying {len(held)} of {len(blobs)} blobs from older archives")
+        self.progress.stage(
+            "fetching blobs",
+            total_bytes=sum(blob.size for blob in blobs),
+            total_images=len(plan.images),
+        )
+        return RegistrySource(self.client, plan)
+
+    def _is_fatal(self, error: AirgapError) -> bool:
+        return not self.continue_on_error
+
     def result(
         self,
-        archive: ArchiveWriter,
+        archive: ArchiveWriter | ForwardWriter,
         to_come: Sequence[int],
-        outcome: Outcome,
+        failed: dict[int, AirgapError],
         details: dict[str, str],
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
-        missing = archive.missing
-        failed = {
-            n: outcome.failed_blobs[n].message if n in outcome.failed_blobs else "" for n in missing
-        }
+        missing = {n: failed[n].message if n in failed else "" for n in archive.missing}
         arrived = [archive.plan.blobs[n] for n in sorted(set(to_come).difference(missing))]
-        return self._result(archive, arrived, failed, details)
+        return self._result(archive, arrived, missing, details)
 
     def nothing_to_do(self, paths: Paths) -> ExportResult:
         """Say what the finished archive holds."""
@@ -377,7 +442,7 @@ class _Run:
 
     def _result(
         self,
-        archive: ArchiveReader | ArchiveWriter,
+        archive: ArchiveReader | ArchiveWriter | ForwardWriter,
         arrived: Sequence[Blob],
         failed: dict[int, str],
         details: dict[str, str],
@@ -451,6 +516,40 @@ class _Source:
         """Yield a blob's bytes from ``offset`` on, unchecked. Raises as registries do."""
         ask = partial(self.registries.blob, blob)
         return self.older.blob(blob.digest, blob.size, offset, ask)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Blobs that planning has brought already, and where the others come from."""
+
+    work: Work
+    others: _Source
+
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" when it is here."""
+        return "" if self.work.holds(blob.digest) else self.others.lane(blob)
+
+    def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+        """Yield a blob's bytes from ``offset`` on, unchecked. Raises as registries do."""
+        if not self.work.holds(blob.digest):
+            yield from self.others.blob(blob, offset)
+            return
+        with self.work.open(blob.digest) as file:
+            file.seek(offset)
+            while piece := file.read(limits.CHUNK):
+                yield piece
+
+
+def _with_origins(
+    plan: Plan, registries: RegistrySource, failed: dict[int, AirgapError]
+) -> dict[int, AirgapError]:
+    """Add to errors where a blob came from: a hash knows what is wrong, and not that."""
+    return {
+        number: IntegrityError(f"{registries.origin(plan.blobs[number])}: {error.message}")
+        if isinstance(error, IntegrityError)
+        else error
+        for number, error in failed.items()
+    }
 
 
 def _pins(plan: Plan) -> dict[str, Digest]:

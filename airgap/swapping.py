@@ -8,18 +8,18 @@ refuses to know.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from airgap.archive import volumes
 from airgap.archive.reader import ArchiveReader
 from airgap.digest import Hasher
 from airgap.errors import AirgapError, IntegrityError, Interrupted, UsageError
-from airgap.storage import pieces_at, storage_errors, temporary_file, write_at
+from airgap.storage import Scratch
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from airgap.archive.layout import Entry
     from airgap.plan import Blob
@@ -111,7 +111,7 @@ class Swapping:
         if number in self.failed:
             raise self.failed[number]
         if number in self._joined and number not in self.reader.present:
-            yield from self._joined[number].pieces(offset, blob.size)
+            yield from self._joined[number].pieces(offset, blob.size - offset)
         else:
             yield from self.reader.blob(blob, offset)
 
@@ -197,23 +197,12 @@ class Swapping:
             self._progress.say(message)
 
 
-class _Joined:
-    """A cut blob while its pieces come together, in a file that is gone when it is closed."""
+class _Joined(Scratch):
+    """A cut blob while its pieces come together."""
 
     def __init__(self) -> None:
-        self._file: BinaryIO = temporary_file()
+        super().__init__()
         self.kept = 0
-
-    def write(self, piece: bytes, offset: int) -> None:
-        with storage_errors(Path("temporary file")):
-            write_at(self._file.fileno(), piece, offset)
-
-    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        with storage_errors(Path("temporary file")):
-            yield from pieces_at(self._file.fileno(), size - offset, offset)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _positions(pieces: Iterator[bytes], start: int) -> Iterator[tuple[int, bytes]]:

@@ -28,7 +28,7 @@ FLOORS = [  # from the ground up
     ["registry", "archive", "mapping"],
     ["crew"],
     ["transfer", "cluster", "question"],
-    ["places", "asking"],
+    ["places", "asking", "sending"],
     ["offers"],
     ["local_catalogs", "rebuilding"],
     ["planner", "manifests", "inquiry"],

@@ -52,6 +52,7 @@ NAMES = {
     "VolumeOptions",
     "__version__",
     "export",
+    "export_stream",
     "import_archive",
     "inspect",
     "join",
@@ -67,6 +68,14 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
         " volumes: 'VolumeOptions | None' = None,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ExportResult'"
+    ),
+    airgap.export_stream: (
+        "(catalogs: 'Sequence[str]', stream: 'BinaryIO', *, window: 'int' = 1073741824,"
+        " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
+        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (),"
+        " continue_on_error: 'bool' = True,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Paths: TypeAlias = Path | Sequence[Path]
 """Where an archive is: a file, or any files and directories that hold its volumes."""
 
+STREAM = Path("-")
+"""What stands for an archive that is no file, but passes once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -1,0 +1,77 @@
+"""Archives as streams, in memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from airgap import limits
+from airgap.archive.forward import ForwardWriter
+from airgap.archive.head import Head
+from airgap.archive.work import Work
+from airgap.crew import AtMost
+from airgap.progress import SILENT
+from airgap.sending import send
+from airgap.storage import temporary_directory
+
+if TYPE_CHECKING:
+    from airgap.archive.forward import Output
+    from airgap.archive.layout import Entry
+    from airgap.digest import Bytes
+    from airgap.transfer import Source
+    from tests.support.plans import Content
+
+
+class Collected:
+    """An output that keeps what it is given, and where entries began."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self.begun: list[tuple[int, str]] = []
+        self.finished = False
+
+    def begin(self, entry: Entry) -> None:
+        self.begun.append((len(self.bytes), entry.name))
+
+    def write(self, data: Bytes) -> None:
+        self.bytes += data
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def send_all(
+    content: Content,
+    output: Output,
+    *,
+    source: Source | None = None,
+    window: int = limits.MIB,
+    workers: int = 4,
+) -> list[int]:
+    """Send an archive of all content; return the numbers of the blobs that did not arrive."""
+    plan = content.plan()
+    with temporary_directory() as folder:
+        work = Work(folder)
+        for manifest in plan.manifests:
+            work.keep(manifest.digest, content.by_digest[manifest.digest])
+        with ForwardWriter(Head(plan, work), output, window) as archive:
+            archive.begin()
+            failed = send(
+                archive,
+                source or content,
+                lanes=AtMost(workers),
+                progress=SILENT,
+                stop=threading.Event(),
+                is_fatal=lambda error: False,
+            )
+            archive.finish()
+            assert set(failed) <= set(archive.missing)
+            return archive.missing
+
+
+def stream_of(content: Content, *, window: int = limits.MIB, workers: int = 4) -> bytes:
+    """Return the bytes of an archive of all content, as they leave."""
+    output = Collected()
+    send_all(content, output, window=window, workers=workers)
+    assert output.finished
+    return bytes(output.bytes)
