@@ -7,6 +7,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
@@ -16,7 +17,7 @@ from airgap.archive.head import Head
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.output import StreamOutput
-from airgap.archive.reader import STREAM, ArchiveReader, partial_path
+from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
@@ -44,7 +45,6 @@ from airgap.transfer import transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from airgap.archive.reader import Paths
     from airgap.archive.state import State
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
 
+_STREAM = Path("standard output")
 
 _MAKE_A_NEW_ONE = "An archive does not change what it holds: export to a new file, reusing this."
 
@@ -205,13 +206,13 @@ def export_stream(
         run = _Run.of(folder / "archive", inquiry, client, older, continue_on_error, progress, stop)
         work = Work(work_path(run.output))
         found = run.ask(work)
-        output = StreamOutput(stream.fileno(), "standard output")
+        output = StreamOutput(stream.fileno(), _STREAM.name)
         with ForwardWriter(Head(found.plan, work), output, window) as archive:
             archive.begin()
             to_come = [n for n, b in enumerate(found.plan.blobs) if not work.holds(b.digest)]
             failed = run.send(archive, work, to_come)
             archive.finish()
-            return replace(run.result(archive, to_come, failed, found.details), archive=STREAM)
+            return replace(run.result(archive, to_come, failed, found.details), archive=_STREAM)
 
 
 def plan_export(

@@ -33,7 +33,7 @@ FLOORS = [  # from the ground up
     ["local_catalogs", "rebuilding"],
     ["planner", "manifests", "inquiry"],
     ["pushing"],
-    ["upstream", "swapping"],
+    ["upstream", "swapping", "streaming"],
     [
         "exporter",
         "importer",

@@ -80,9 +80,10 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " -> 'ExportResult'"
     ),
     airgap.import_archive: (
-        "(archive: 'Paths', destination: 'str', *,"
+        "(archive: 'Paths | BinaryIO', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
         " manifests: 'ManifestsOptions | None' = None, wait: 'bool' = False,"
+        " window: 'int' = 1073741824,"
         " verify_first: 'bool' = False, force_tags: 'bool' = False, recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'ImportResult'"
@@ -104,8 +105,10 @@ SIGNATURES: dict[Callable[..., object], str] = {
         "(volumes: 'Paths', output: 'Path', *, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'ReshapeResult'"
     ),
-    airgap.verify: "(archive: 'Paths', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
-    airgap.inspect: "(archive: 'Paths') -> 'Inspection'",
+    airgap.verify: (
+        "(archive: 'Paths | BinaryIO', *, progress: 'Progress' = SILENT) -> 'VerifyResult'"
+    ),
+    airgap.inspect: "(archive: 'Paths | BinaryIO') -> 'Inspection'",
 }
 
 FIELDS: dict[type[Any], str] = {
@@ -116,7 +119,7 @@ FIELDS: dict[type[Any], str] = {
     airgap.ImportResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"
         " missing failed broken to_create hosts errors"
-        " archive id destination manifests files exit_status"
+        " archive id destination manifests files damage exit_status"
     ),
     airgap.MirrorResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"

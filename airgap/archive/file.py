@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from airgap import limits
 from airgap.archive import record, tar
@@ -27,19 +27,35 @@ if TYPE_CHECKING:
 _COPY_AGAIN = "Copy the archive again, and check the copy with `airgap verify`."
 
 
+class Stored(Protocol):
+    """Bytes that can be read at any place."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at ``offset``, fewer where they end. Raises StorageError."""
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the bytes at ``offset`` in chunks, fewer where they end. Raises StorageError."""
+
+    def close(self) -> None:
+        """Let go of them; once more changes nothing."""
+
+
 class ArchiveFile:
     """A file that begins like an archive's; ``size`` is in bytes."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a file.
+    def __init__(self, path: Path, stored: Stored | None = None) -> None:
+        """Open a file; ``stored`` is its content where that is not simply at ``path``.
 
         Raises FileNotFoundError, UsageError when it is no file, ArchiveError when it does not
         begin like an archive's, StorageError.
         """
         self.path = path
-        self._descriptor = _open(path)
+        self._stored = stored or _OnDisk(path)
         try:
-            self.size = os.fstat(self._descriptor).st_size
             self.inventory_size = self._read_start()
         except BaseException:
             self.close()
@@ -51,21 +67,22 @@ class ArchiveFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self._stored.size
+
     def close(self) -> None:
         """Let go of the file, so that its medium can be taken out."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._stored.close()
 
     def at(self, offset: int, size: int) -> bytes:
         """Return the bytes at ``offset``, fewer where the file ends. Raises StorageError."""
-        with storage_errors(self.path):
-            return read_at(self._descriptor, size, offset)
+        return self._stored.read(offset, size)
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
         """Yield the bytes at ``offset`` in chunks, fewer where the file ends. StorageError."""
-        with storage_errors(self.path):
-            yield from pieces_at(self._descriptor, size, offset)
+        yield from self._stored.pieces(offset, size)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the inventory's lines, never holding more than one and a chunk.
@@ -92,7 +109,7 @@ class ArchiveFile:
     @cached_property
     def record(self) -> Record | None:
         """What a volume says of itself; None where there is nothing, or nothing legible."""
-        return record.parse(self.at(self._record_offset + tar.BLOCK, record.RECORD_SIZE))
+        return record.parse(self.at(self.record_offset + tar.BLOCK, record.RECORD_SIZE))
 
     @cached_property
     def number(self) -> int | None:
@@ -100,11 +117,12 @@ class ArchiveFile:
 
         The name of its record says so, which a checksum guards, or else the record.
         """
-        named = record.number_in(self.at(self._record_offset, tar.BLOCK))
+        named = record.number_in(self.at(self.record_offset, tar.BLOCK))
         return named or (self.record.volume if self.record else None)
 
     @property
-    def _record_offset(self) -> int:
+    def record_offset(self) -> int:
+        """Where a volume has its record, and an archive of one file its index."""
         after_inventory = INVENTORY_OFFSET + tar.padded(self.inventory_size)
         return after_inventory + tar.BLOCK + limits.SIGNATURE
 
@@ -144,6 +162,26 @@ def is_archive(path: Path) -> bool:
 
 def _is_inventory(header: bytes) -> bool:
     return header.startswith(INVENTORY_NAME.encode() + b"\0")
+
+
+class _OnDisk:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = _open(path)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        with storage_errors(self._path):
+            return read_at(self._descriptor, size, offset)
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        with storage_errors(self._path):
+            yield from pieces_at(self._descriptor, size, offset)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _open(path: Path) -> int:

@@ -288,7 +288,7 @@ def _print(result: ExportResult, context: click.Context) -> None:
     kinds = {image.reason == MISSING_BLOB for image in result.missing}
     if kinds:
         report.echo()
-    if kinds and result.archive == STREAM:
+    if kinds and context.params["archive"] == STREAM:
         report.echo("What has left does not change: run both sides again when these can be had.")
         return
     if True in kinds:

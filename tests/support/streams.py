@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
 from airgap.archive.forward import ForwardWriter
@@ -15,6 +17,8 @@ from airgap.sending import send
 from airgap.storage import temporary_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airgap.archive.forward import Output
     from airgap.archive.layout import Entry
     from airgap.digest import Bytes
@@ -75,3 +79,22 @@ def stream_of(content: Content, *, window: int = limits.MIB, workers: int = 4) -
     send_all(content, output, window=window, workers=workers)
     assert output.finished
     return bytes(output.bytes)
+
+
+@contextmanager
+def piped(data: bytes) -> Iterator[BinaryIO]:
+    """Give the end of a pipe through which bytes come, in pieces of odd sizes."""
+    read_end, write_end = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(write_end, "wb", buffering=0) as end:
+            for start in range(0, len(data), 10_007):
+                end.write(data[start : start + 10_007])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        with os.fdopen(read_end, "rb") as end:
+            yield end
+    finally:
+        feeder.join()
