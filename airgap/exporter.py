@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
+from airgap.archive.compressed import COMPRESSED, Begun
 from airgap.archive.forward import DEFAULT_WINDOW, ForwardWriter
 from airgap.archive.growing import growing_files
 from airgap.archive.head import Head
@@ -18,6 +19,7 @@ from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.output import StreamOutput
 from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.seekable import LEVEL, SeekableOutput
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
@@ -40,7 +42,7 @@ from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
 from airgap.sending import send
-from airgap.storage import temporary_directory
+from airgap.storage import storage_errors, sync_directory, temporary_directory
 from airgap.transfer import transfer
 
 if TYPE_CHECKING:
@@ -116,6 +118,8 @@ def export(
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
+    zstd: int = LEVEL,
+    window: int = DEFAULT_WINDOW,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> ExportResult:
@@ -130,8 +134,10 @@ def export(
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
-    with a size they are called NAME.001.tar and so on. Setting ``stop`` ends it soon, with
-    Interrupted.
+    with a size they are called NAME.001.tar and so on. An ``output`` called NAME.tar.zst is
+    compressed at the level ``zstd``, and written from front to back: up to ``window`` bytes of
+    blobs wait in a temporary file, and a hole in it is not filled later. Setting ``stop`` ends
+    it soon, with Interrupted.
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
@@ -148,6 +154,10 @@ def export(
         claim(output) as state,
     ):
         run = _Run.of(output, inquiry, client, older, continue_on_error, progress, stop)
+        if output.name.endswith(COMPRESSED):
+            if volumes.size:
+                raise UsageError("volumes are not compressed", hint="Give -o NAME.tar.")
+            return run.compress(state, zstd, window, recheck=recheck)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -207,8 +217,9 @@ def export_stream(
         work = Work(work_path(run.output))
         found = run.ask(work)
         output = StreamOutput(stream.fileno(), _STREAM.name)
-        with ForwardWriter(Head(found.plan, work), output, window) as archive:
-            archive.begin()
+        head = Head(found.plan, work)
+        with ForwardWriter(head.id, head.plan, head.layout, output, window) as archive:
+            archive.begin(head)
             to_come = [n for n, b in enumerate(found.plan.blobs) if not work.holds(b.digest)]
             failed = run.send(archive, work, to_come)
             archive.finish()
@@ -347,6 +358,57 @@ class _Run:
                         hint=_MAKE_A_NEW_ONE,
                     )
             return not archive.holes
+
+    def compress(self, state: State, level: int, window: int, *, recheck: bool) -> ExportResult:
+        """Write the archive compressed, from front to back, or go on where one was cut off."""
+        if self.output.exists():
+            if self.is_complete(self.output):
+                return self._sized(self.nothing_to_do(self.output))
+            raise AlreadyFinished(
+                f"{self.output}: has holes, and what is compressed is not filled in place",
+                hint=_MAKE_A_NEW_ONE,
+            )
+        begun = self._begun(believe=state.same_boot and not recheck)
+        state.believe()
+        work = Work(work_path(self.output))
+        head, details = None, dict[str, str]()
+        if begun is None:
+            found = self.ask(work)
+            head, details = Head(found.plan, work), found.details
+            begun = Begun(head.id, head.plan, head.layout)
+        output = SeekableOutput(partial_path(self.output), begun.frames, level=level)
+        with closing(output), begun.writer(output, window) as archive:
+            if head:
+                archive.begin(head)
+            left = range(archive.next, len(begun.plan.blobs))
+            to_come = [n for n in left if not work.holds(begun.plan.blobs[n].digest)]
+            failed = self.send(archive, work, to_come)
+            archive.finish()
+        with storage_errors(self.output):
+            partial_path(self.output).replace(self.output)
+            sync_directory(self.output.parent)
+        work.remove()
+        return self._sized(self.result(archive, to_come, failed, details))
+
+    def _sized(self, result: ExportResult) -> ExportResult:
+        """Say the size of the compressed file, not that of what is in it."""
+        with storage_errors(self.output):
+            return replace(result, size=self.output.stat().st_size)
+
+    def _begun(self, *, believe: bool) -> Begun | None:
+        """Return what there is of a compressed archive, None when its head is not whole."""
+        if not partial_path(self.output).exists():
+            return None
+        begun = Begun.found(partial_path(self.output), believe=believe)
+        if begun is None:
+            return None
+        if differs := self._difference(begun.plan):
+            raise UsageError(
+                f"{self.output}: {differs}",
+                hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
+            )
+        self._say_what_moved(_pins(begun.plan))
+        return begun
 
     def reopen(self, finished: Sequence[Path], state: State) -> None:
         """Make finished volumes grow again; those that are not here stay as they are."""

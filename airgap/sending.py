@@ -52,7 +52,7 @@ class _Job:
         self.crew = crew
         self.failed: dict[int, AirgapError] = {}
         self.queues: dict[str, deque[int]] = defaultdict(deque)
-        self._admitted = 0
+        self._admitted = archive.next
 
     def admitted(self) -> Iterator[Work]:
         """Yield a turn for each blob that there is room for now."""

@@ -67,7 +67,7 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
-        " volumes: 'VolumeOptions | None' = None,"
+        " volumes: 'VolumeOptions | None' = None, zstd: 'int' = 3, window: 'int' = 1073741824,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),

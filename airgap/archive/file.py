@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airgap import limits
-from airgap.archive import record, tar
+from airgap.archive import record, seekable, tar
 from airgap.archive.layout import INVENTORY_NAME, INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
 from airgap.digest import Digest, Hasher
 from airgap.errors import ArchiveError, UsageError
@@ -34,6 +34,10 @@ class Stored(Protocol):
     def size(self) -> int:
         """How many there are."""
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with them as a whole, "" for nothing."""
+
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes at ``offset``, fewer where they end. Raises StorageError."""
 
@@ -54,7 +58,7 @@ class ArchiveFile:
         begin like an archive's, StorageError.
         """
         self.path = path
-        self._stored = stored or _OnDisk(path)
+        self._stored = stored or _stored(path)
         try:
             self.inventory_size = self._read_start()
         except BaseException:
@@ -71,6 +75,11 @@ class ArchiveFile:
     def size(self) -> int:
         """How many bytes it has."""
         return self._stored.size
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the file as a whole, "" for nothing."""
+        return self._stored.problem
 
     def close(self) -> None:
         """Let go of the file, so that its medium can be taken out."""
@@ -156,6 +165,12 @@ def is_archive(path: Path) -> bool:
     """
     with storage_errors(path), path.open("rb") as file:
         start = file.read(INVENTORY_OFFSET)
+    if start.startswith(seekable.MAGIC):
+        stored = _stored(path)
+        try:
+            start = stored.read(0, INVENTORY_OFFSET)
+        finally:
+            stored.close()
     mark = LAYOUT_NAME.encode() + b"\0"
     return start.startswith(mark) or _is_inventory(start[INVENTORY_OFFSET - tar.BLOCK :])
 
@@ -164,11 +179,25 @@ def _is_inventory(header: bytes) -> bool:
     return header.startswith(INVENTORY_NAME.encode() + b"\0")
 
 
+def _stored(path: Path) -> Stored:
+    """Open a file, plain or compressed. Raises as ``ArchiveFile``."""
+    descriptor = _open(path)
+    try:
+        with storage_errors(path):
+            is_compressed = read_at(descriptor, len(seekable.MAGIC), 0) == seekable.MAGIC
+        return (seekable.SeekableFile if is_compressed else _OnDisk)(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 class _OnDisk:
-    def __init__(self, path: Path) -> None:
+    problem = ""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
-        self._descriptor = _open(path)
-        self.size = os.fstat(self._descriptor).st_size
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
 
     def read(self, offset: int, size: int) -> bytes:
         with storage_errors(self._path):

@@ -21,11 +21,12 @@ from airgap.errors import AirgapError, IntegrityError, Interrupted, StorageError
 from airgap.storage import Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from airgap.archive.head import Head
-    from airgap.archive.layout import Entry
-    from airgap.digest import Bytes
+    from airgap.archive.layout import Layout
+    from airgap.digest import Bytes, Digest
+    from airgap.plan import Plan
 
 DEFAULT_WINDOW = limits.GIB
 """Bytes of blobs that wait for their turn at one time."""
@@ -34,8 +35,8 @@ DEFAULT_WINDOW = limits.GIB
 class Output(Protocol):
     """Where an archive goes, byte after byte."""
 
-    def begin(self, entry: Entry) -> None:
-        """Be told that the next bytes are those of an entry, from its header on."""
+    def begin(self) -> None:
+        """Be told that an entry, or the end, begins with the next byte."""
 
     def write(self, data: Bytes) -> None:
         """Take the next bytes. Raises StorageError."""
@@ -50,18 +51,30 @@ class ForwardWriter:
     ``id``, ``plan`` and ``layout`` are the archive's. Use it in a ``with`` block.
     """
 
-    def __init__(self, head: Head, output: Output, window: int = DEFAULT_WINDOW) -> None:
-        """Begin nothing yet. Raises StorageError when there can be no temporary file."""
-        self.id, self.plan, self.layout = head.id, head.plan, head.layout
-        self._head = head
+    def __init__(
+        self,
+        identity: Digest,
+        plan: Plan,
+        layout: Layout,
+        output: Output,
+        window: int = DEFAULT_WINDOW,
+        *,
+        done: int = 0,
+        absent: Iterable[int] = (),
+    ) -> None:
+        """Begin nothing yet. Raises StorageError when there can be no temporary file.
+
+        The first ``done`` blobs have left already, ``absent`` as holes.
+        """
+        self.id, self.plan, self.layout = identity, plan, layout
         self._output = output
         self._window = _Window(window)
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._failed = False
         self._fates: dict[int, _Fate] = {}
-        self._next = 0
-        self._absent: set[int] = set()
+        self._next = done
+        self._absent = set(absent)
 
     def __enter__(self) -> Self:
         return self
@@ -74,10 +87,17 @@ class ForwardWriter:
         """The numbers of the blobs that could not be had, in order."""
         return sorted(self._absent)
 
-    def begin(self) -> None:
+    @property
+    def next(self) -> int:
+        """The number of the blob whose turn it is."""
+        return self._next
+
+    def begin(self, head: Head) -> None:
         """Send the head. Raises StorageError."""
-        for piece in self._head.pieces():
-            self._output.write(piece)
+        for _, pieces in head.entries():
+            self._output.begin()
+            for piece in pieces:
+                self._output.write(piece)
 
     def admits(self, number: int) -> bool:
         """Say whether there is room for a blob in the window, or it is its turn."""
@@ -117,6 +137,7 @@ class ForwardWriter:
                 self._absent.add(number)
                 self._fates[number] = _Fate.ABSENT
         self._send_ready()
+        self._output.begin()
         self._output.write(tar.END)
         self._output.finish()
 
@@ -141,7 +162,7 @@ class ForwardWriter:
         """Send a blob as it comes, and zeros for what does not come; it is its turn."""
         entry, blob = self.layout.blob(number), self.plan.blobs[number]
         check, sent = Check(blob.digest, blob.size), 0
-        self._output.begin(entry)
+        self._output.begin()
         self._output.write(entry.header)
         try:
             for piece in read(0):
@@ -182,7 +203,7 @@ class ForwardWriter:
     def _send(self, number: int, fate: _Fate) -> None:
         entry = self.layout.blob(number)
         if fate is not _Fate.LEFT:
-            self._output.begin(entry)
+            self._output.begin()
         if fate is _Fate.KEPT:
             self._output.write(entry.header)
             for piece in self._window.pieces(entry.content, entry.size):

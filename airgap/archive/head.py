@@ -34,22 +34,14 @@ class Head:
             size, self.id = self._write_inventory()
         self.layout = Layout(plan, size, index_document(plan, self.id))
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield every byte up to the first blob's header.
+    def entries(self) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        """Yield every entry up to the first blob, with its bytes from its header to its padding.
 
         Raises IntegrityError for a manifest that has gone from the work directory, StorageError.
         """
         (whole,) = self.layout.volumes
         for entry, content in whole.documents:
-            yield entry.header
-            if content is not None:
-                yield content
-            elif entry.name == SIGNATURE_NAME:
-                yield UNSIGNED
-            else:
-                with storage_errors(self._work.inventory), self._work.inventory.open("rb") as file:
-                    yield from iter(lambda: file.read(limits.CHUNK), b"")
-            yield padding_of(entry)
+            yield entry, self._document(entry, content)
         for number, manifest in enumerate(self.plan.manifests):
             raw = self._work.manifest(manifest.digest)
             if raw is None:
@@ -57,7 +49,23 @@ class Head:
                     f"{self._work.directory}: manifest {manifest.digest} has gone or changed"
                 )
             entry = self.layout.manifest(number)
-            yield entry.header + raw + padding_of(entry)
+            yield entry, iter((entry.header, raw, padding_of(entry)))
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield every byte up to the first blob's header. Raises as ``entries``."""
+        for _, pieces in self.entries():
+            yield from pieces
+
+    def _document(self, entry: Entry, content: bytes | None) -> Iterator[bytes]:
+        yield entry.header
+        if content is not None:
+            yield content
+        elif entry.name == SIGNATURE_NAME:
+            yield UNSIGNED
+        else:
+            with storage_errors(self._work.inventory), self._work.inventory.open("rb") as file:
+                yield from iter(lambda: file.read(limits.CHUNK), b"")
+        yield padding_of(entry)
 
     def _write_inventory(self) -> tuple[int, Digest]:
         hasher, size = Hasher(), 0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from airgap.errors import StorageError
 
 if TYPE_CHECKING:
-    from airgap.archive.layout import Entry
     from airgap.digest import Bytes
 
 
@@ -21,7 +20,7 @@ class StreamOutput:
         self._name = name
         self._written = 0
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self) -> None:
         """Do nothing: to a plain stream all bytes are alike."""
 
     def write(self, data: Bytes) -> None:

@@ -277,6 +277,8 @@ def _known(reader: ArchiveReader, volume: Volume, least: int, block: bytes) -> _
 class _Spool(Scratch):
     """What has passed and is kept, one after the other."""
 
+    problem = ""
+
     def __init__(self) -> None:
         super().__init__()
         self.size = 0

@@ -182,6 +182,8 @@ class ArchiveReader:
 
     def _check_volume(self, volume: Volume) -> Iterator[Problem]:
         yield from self._check_length(volume)
+        if self.finished and (problem := self._files[volume.number].problem):
+            yield Problem(problem)
         if self._files[volume.number].id != self.id:
             yield Problem("the inventory is damaged")
         for entry, content in volume.documents:

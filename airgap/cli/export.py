@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from airgap.archive.compressed import COMPRESSED
 from airgap.archive.forward import DEFAULT_WINDOW
 from airgap.archive.reader import STREAM, partial_path
+from airgap.archive.seekable import LEVEL
 from airgap.cli import options, pushing, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
@@ -46,6 +48,7 @@ _OF_ARCHIVES = (
     "reuse",
     "volume_size",
     "volume_dirs",
+    "zstd",
     "window",
 )
 _OF_ARCHIVES_ON_DISK = ("dry_run", "recheck", "volume_size", "volume_dirs")
@@ -96,6 +99,15 @@ _OF_NAMES = ("intended", "max_components")
 @pushing.manifests_only_options
 @pushing.destination_options
 @volumes.volume_options
+@click.option(
+    "--zstd",
+    type=click.IntRange(1, 19),
+    default=LEVEL,
+    show_default=True,
+    metavar="LEVEL",
+    help="With -o NAME.tar.zst: how hard to compress. Layers that are compressed already always"
+    " take the fastest setting.",
+)
 @volumes.window_option
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what is in the archive already.")
@@ -124,6 +136,7 @@ def export_command(
     max_icsp_size: int,
     volume_size: int | None,
     volume_dirs: tuple[Path, ...],
+    zstd: int,
     window: int | None,
     dry_run: bool,
     recheck: bool,
@@ -150,6 +163,9 @@ def export_command(
     With --volume-size it is written in volumes, NAME.001.tar and so on; each may be carried away
     as soon as it is finished.
 
+    Called NAME.tar.zst it is compressed. Such an archive is continued too, but a hole in it is
+    filled only by making a new one with --reuse.
+
     With -o - the archive leaves on standard output, from front to back: for a pipe to `airgap
     import -`, to another host or a tape. What a run says goes to standard error. A stream does
     not resume, and a hole in it cannot be filled later.
@@ -168,6 +184,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
       airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
+      airgap export quay.io/my/catalog:v1 -o olm.tar.zst
       airgap export quay.io/my/catalog:v1 -o - | ssh inside airgap import - registry:5000
       airgap export quay.io/my/catalog:v1 -o october.tar --reuse september.tar
     """
@@ -219,6 +236,7 @@ def export_command(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
                 recheck=recheck, continue_on_error=continue_on_error,
                 volumes=volumes.options_from(volume_size, volume_dirs),
+                zstd=zstd, window=window or DEFAULT_WINDOW,
                 progress=progress, stop=stop,
             )  # fmt: skip
         except AlreadyFinished as error:
@@ -241,10 +259,12 @@ def _anew(context: click.Context) -> str:
 
 def _unused_name(archive: Path) -> Path:
     """Return the next name that no archive has: after olm.tar comes olm-2.tar, then olm-3.tar."""
-    numbered = re.fullmatch(r"(.+)-(\d{1,6})", archive.stem)
-    stem, last = numbered.groups() if numbered else (archive.stem, "1")
+    suffix = COMPRESSED if _is_compressed(archive) else archive.suffix
+    name = archive.name.removesuffix(suffix)
+    numbered = re.fullmatch(r"(.+)-(\d{1,6})", name)
+    stem, last = numbered.groups() if numbered else (name, "1")
     further = (f"{stem}-{n:0{len(last)}}" for n in count(int(last) + 1))
-    names = (archive.with_name(f"{name}{archive.suffix}") for name in further)
+    names = (archive.with_name(f"{name}{suffix}") for name in further)
     return next(name for name in names if not (name.exists() or partial_path(name).exists()))
 
 
@@ -263,10 +283,16 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
             raise click.UsageError("-o - needs standard output for the archive, not for JSON")
         if sys.stdout.isatty():
             raise click.UsageError("standard output is a terminal: pipe the archive somewhere")
-    else:
-        options.refuse_typed(context, ["window"], "is about -o -")
+    elif not _is_compressed(given["archive"]):
+        options.refuse_typed(context, ["window"], "is about -o - and -o NAME.tar.zst")
+    if not _is_compressed(given["archive"]):
+        options.refuse_typed(context, ["zstd"], "is about -o NAME.tar.zst")
     if not given["files"]:
         options.refuse_typed(context, _OF_NAMES, "is about --manifests-only, or -f")
+
+
+def _is_compressed(archive: Path) -> bool:
+    return archive.name.endswith(COMPRESSED)
 
 
 def _print(result: ExportResult, context: click.Context) -> None:
@@ -291,9 +317,9 @@ def _print(result: ExportResult, context: click.Context) -> None:
     if kinds and context.params["archive"] == STREAM:
         report.echo("What has left does not change: run both sides again when these can be had.")
         return
-    if True in kinds:
+    if True in kinds and not _is_compressed(context.params["archive"]):
         report.echo("Run the same command again to fetch the blobs that are missing.")
-    if False in kinds:
+    if False in kinds or (kinds and _is_compressed(context.params["archive"])):
         report.echo(
             "What an archive is to hold does not change: when the other images can be had, make a"
             " new one\nthat takes from this what it holds:"

@@ -137,7 +137,7 @@ def test_a_blob_in_the_window_is_asked_for_again_when_it_was_wrong(
 def test_nothing_follows_a_write_that_failed(content: Content) -> None:
     class Full(Collected):
         def write(self, data: object) -> None:
-            if len(self.begun) > 2:
+            if len(self.begun) > len(content.plan().manifests) + 6:
                 self.failures += 1
                 raise StorageError("full")
 
@@ -156,8 +156,9 @@ def test_blobs_are_admitted_as_far_as_the_window_reaches(content: Content) -> No
         work = Work(folder)
         for manifest in plan.manifests:
             work.keep(manifest.digest, content.by_digest[manifest.digest])
-        with ForwardWriter(Head(plan, work), Collected(), window) as archive:
-            archive.begin()
+        head = Head(plan, work)
+        with ForwardWriter(head.id, plan, head.layout, Collected(), window) as archive:
+            archive.begin(head)
             for turn, blob in enumerate(plan.blobs):
                 begin = archive.layout.blob(turn).content
                 for number in range(turn, len(plan.blobs)):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airgap.archive.forward import Output
-    from airgap.archive.layout import Entry
     from airgap.digest import Bytes
     from airgap.transfer import Source
     from tests.support.plans import Content
@@ -31,11 +30,11 @@ class Collected:
 
     def __init__(self) -> None:
         self.bytes = bytearray()
-        self.begun: list[tuple[int, str]] = []
+        self.begun: list[int] = []
         self.finished = False
 
-    def begin(self, entry: Entry) -> None:
-        self.begun.append((len(self.bytes), entry.name))
+    def begin(self) -> None:
+        self.begun.append(len(self.bytes))
 
     def write(self, data: Bytes) -> None:
         self.bytes += data
@@ -58,8 +57,9 @@ def send_all(
         work = Work(folder)
         for manifest in plan.manifests:
             work.keep(manifest.digest, content.by_digest[manifest.digest])
-        with ForwardWriter(Head(plan, work), output, window) as archive:
-            archive.begin()
+        head = Head(plan, work)
+        with ForwardWriter(head.id, plan, head.layout, output, window) as archive:
+            archive.begin(head)
             failed = send(
                 archive,
                 source or content,
