@@ -18,7 +18,6 @@ from airgap.crew import in_parallel
 from airgap.errors import (
     HOLES,
     AirgapError,
-    IntegrityError,
     Interrupted,
     NotFound,
     RegistryError,
@@ -35,6 +34,7 @@ from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import BlobDestination, RegistryDestination
 from airgap.registry.pace import MOST
 from airgap.registry.upload import RepositoryAbsent
+from airgap.sighting import Lookout
 from airgap.transfer import Outcome, Source, transfer
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airgap.progress import Progress
     from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
+    from airgap.sighting import Sight
 
     Holders: TypeAlias = abc.Mapping[Digest, Iterable[Repository]]
     """Repositories that are said to have a blob."""
@@ -280,13 +281,21 @@ class Push:
         """
         catalogs = {self._plan.images[number] for number in self._plan.catalog_images}
         images = [image for image in images if image not in self.failed]
-        tags_set = self._survey_tags(images, force_tags)
+        sight = Lookout(
+            self._plan,
+            self._targets,
+            self._client,
+            self._is_fatal,
+            self._no_doubt,
+            self._progress,
+            self._stop,
+        ).look(images)
+        tags_set = self._judge_tags(sight, force_tags)
         if not self._recheck:
             self.present = [image for image in images if image in tags_set]
             self.arrived += self.present
         done = {*self.failed, *self.present}
         ready = [image for image in images if image not in done]
-        empty = self._survey_repositories(ready, {self._targets[i].repository for i in tags_set})
         places = {image: (at.repository, at.tag) for image, at in self._targets.items()}
         destination = RegistryDestination(
             self._client,
@@ -295,7 +304,7 @@ class Push:
             manifest,
             self._stopping(source),
             tags_set,
-            empty,
+            sight.empty,
             self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,
@@ -396,36 +405,10 @@ class Push:
             first.setdefault(self._targets[image].repository.host, image)
         return [image for host, image in first.items() if host not in self._client.takes_digests]
 
-    def _survey_tags(self, images: Sequence[Image], force: bool) -> frozenset[Image]:
-        """Find the tags that are set already; refuse to move one unless told to."""
-        self._progress.stage("asking for tags", total_images=len(images))
-
-        def ask(image: Image) -> Digest | AirgapError | None:
-            target = self._targets[image]
-            name = target.tag or str(self._plan.manifests[image.root].digest)
-            try:
-                found = self._client.read_manifest(target.repository, name).digest
-                self._no_doubt()
-                return found
-            except (NotFound, IntegrityError):
-                self._no_doubt()
-                return None
-            except RegistryError as error:
-                if self._is_fatal(error):
-                    raise
-                return error
-            finally:
-                self._progress.image()
-
-        answers = in_parallel(
-            ask,
-            images,
-            self._client.pace,
-            lambda image: self._targets[image].repository.host,
-            self._stop,
-        )
+    def _judge_tags(self, sight: Sight, force: bool) -> frozenset[Image]:
+        """Return the images whose tags are set already; refuse to move one unless told to."""
         tags_set = set()
-        for image, found in zip(images, answers, strict=True):
+        for image, found in sight.tags.items():
             root = self._plan.manifests[image.root].digest
             if found == root:
                 tags_set.add(image)
@@ -439,34 +422,6 @@ class Push:
                 if self._is_fatal(error):
                     raise error
         return frozenset(tags_set)
-
-    def _survey_repositories(
-        self, images: Iterable[Image], filled: Collection[Repository]
-    ) -> frozenset[Repository]:
-        """Find the repositories in which nothing is: there blobs need not be asked for.
-
-        A registry may not know of a repository whose import was interrupted before the first
-        manifest. So one blob is asked for as well: where even that is absent, hardly any can be
-        there, and what is there after all is sent once more.
-        """
-        at = ((self._targets[image].repository, image) for image in images)
-        firsts = {repository: image for repository, image in at if repository not in filled}
-
-        def is_empty(repository: Repository) -> bool:
-            blobs = self._plan.blobs_of(firsts[repository])
-            first = self._plan.blobs[blobs[0]].digest if blobs else None
-            try:
-                return self._client.is_unknown(repository) and (
-                    first is None or self._client.blob_length(repository, first) is None
-                )
-            except RegistryError as error:
-                _log.info("%s", printable(error.message, 400))
-                return False  # What is wrong will show when blobs are asked for.
-
-        answers = in_parallel(
-            is_empty, list(firsts), self._client.pace, lambda at: at.host, self._stop
-        )
-        return frozenset(r for r, empty in zip(firsts, answers, strict=True) if empty)
 
     def _holders(self, known: abc.Mapping[Digest, Iterable[Repository]]) -> Holders:
         """Add the repositories of the images that are there to those said to have a blob."""

@@ -75,8 +75,20 @@ def join(
     Run again after an interruption, it continues. Raises as ``split``.
     """
     if output.exists():
-        raise UsageError(f"{output}: is there already", hint="Give another -o FILE.")
+        return _finished(volumes, output)
     return _rewrite(volumes, output, None, progress, stop or threading.Event())
+
+
+def _finished(volumes: Paths, output: Path) -> ReshapeResult:
+    """Return what was joined before. Raises UsageError when it is something else."""
+    with ArchiveReader(volumes) as reader, ArchiveReader(output) as there:
+        there.require_sound_head()
+        if there.id != reader.id or not there.holes <= reader.holes:
+            raise UsageError(
+                f"{output}: is there already, and is not what these volumes make",
+                hint="Give another -o FILE.",
+            )
+        return ReshapeResult(output, there.id, (), there.layout.size)
 
 
 def _rewrite(

@@ -31,7 +31,7 @@ FLOORS = [  # from the ground up
     ["places", "asking", "sending"],
     ["offers"],
     ["local_catalogs", "rebuilding"],
-    ["planner", "manifests", "inquiry"],
+    ["planner", "manifests", "inquiry", "sighting"],
     ["pushing"],
     ["upstream", "swapping", "streaming"],
     [

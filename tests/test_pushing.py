@@ -52,6 +52,14 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """An archive of images that are worth a question before they are sent again."""
+    path = tmp_path / "large.tar"
+    archive_of(path, some_content(layer_size=1 << 20))
+    return path
+
+
 def bring(archive: Path, host: str, **how: Any) -> airgap.ImportResult:
     manifests = airgap.ManifestsOptions(archive.with_name("manifests"))
     access = airgap.Access(insecure=True)
@@ -70,17 +78,41 @@ def unknown_name() -> Fault:
 # Requests
 
 
-def test_a_fresh_registry_is_asked_for_nothing_twice(
+def pushed(archive: Path, result: airgap.ImportResult) -> int:
+    """Return the requests that an import to a fresh registry needs beside its questions."""
+    plan = plan_of(archive)
+    blobs = 2 * result.sent + result.mounted
+    return PROBE + blobs + sum(2 * len(plan.manifests_of(image)) + 1 for image in plan.images)
+
+
+def test_a_fresh_registry_is_asked_once_for_each_repository(
     archive: Path, destination: FaultyRegistry
 ) -> None:
     result = bring(archive, destination.host)
-    plan = plan_of(archive)
-    # The tag, whether there is anything, and one blob to be sure: three questions an image.
-    questions = 3 * len(plan.images)
-    blobs = 2 * result.sent + result.mounted
-    manifests = sum(2 * len(plan.manifests_of(image)) + 1 for image in plan.images)
-    assert len(destination.asked) == PROBE + questions + blobs + manifests
-    assert destination.count("HEAD") == len(plan.images)
+    repositories = len(plan_of(archive).images)
+    # The first image's tag tells that the registry is new.
+    assert len(destination.asked) == 1 + repositories + pushed(archive, result)
+    assert destination.count("GET", ".*/tags/list") == repositories
+    assert destination.count("HEAD") == 0
+
+
+def test_of_large_images_one_blob_is_asked_for_besides(
+    large: Path, destination: FaultyRegistry
+) -> None:
+    result = bring(large, destination.host)
+    repositories = len(plan_of(large).images)
+    assert len(destination.asked) == 1 + 2 * repositories + pushed(large, result)
+    assert destination.count("HEAD", ".*/blobs/.*") == repositories
+
+
+def test_a_further_image_costs_no_question_about_those_that_are_there(
+    archive: Path, destination: FaultyRegistry, tmp_path: Path
+) -> None:
+    bring(archive, destination.host)
+    DirectoryStore(tmp_path / "registry", durable=False).delete_tag("lab/image-2", "v1")
+    destination.asked.clear()
+    assert bring(archive, destination.host).images_present == len(plan_of(archive).images) - 1
+    assert destination.count("GET", ".*/tags/list") == 1
 
 
 def test_an_image_that_is_there_costs_one_request(
@@ -123,12 +155,12 @@ def test_what_was_lost_below_an_image_is_found_when_asked(
 
 
 def test_what_an_interrupted_import_has_left_is_not_sent_again(
-    archive: Path, destination: FaultyRegistry
+    large: Path, destination: FaultyRegistry
 ) -> None:
     destination.fault("PUT", ".*/manifests/.*", answer(400))
-    first = bring(archive, destination.host)
+    first = bring(large, destination.host)
     destination.heal()
-    again = bring(archive, destination.host)
+    again = bring(large, destination.host)
     assert (again.exit_status, again.sent) == (0, 0)
     assert again.present == first.sent + first.mounted
 
@@ -176,10 +208,10 @@ def test_blobs_of_an_image_that_is_there_are_mounted(
 
 @pytest.mark.parametrize("path", ["blobs/sha256:.*", "tags/list"])
 def test_what_a_registry_does_not_tell_of_a_repository_costs_its_image_at_most(
-    archive: Path, destination: FaultyRegistry, path: str
+    large: Path, destination: FaultyRegistry, path: str
 ) -> None:
     destination.fault("GET|HEAD", f".*/image-1/{path}", answer(403))
-    failed = [one.reference for one in bring(archive, destination.host).failed]
+    failed = [one.reference for one in bring(large, destination.host).failed]
     assert failed == (["quay.io/lab/image-1:v1"] if path.startswith("blobs") else [])
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.support.faults import Asked, Exchange, Fault
     from tests.support.lab import Lab
 
-pytestmark = needs_docker_registry
+pytestmark = [needs_docker_registry, pytest.mark.timeout(900)]
 
 RECIPE = Recipe(
     seed=5, padding=3, layers=1, layer_bytes=8 << 10, huge_layer=600_000, multi_arch=0.4
@@ -52,7 +52,7 @@ LONG = 60.0
 """Seconds of silence in a fault: far more than the client's patience."""
 
 LONGEST_RUN = 30.0
-TOGETHER = 6
+TOGETHER = 10
 
 BLOB = r".*/blobs/sha256:.*"
 CATALOG_PATH = "/v2/quay.io/lab/catalog/"
@@ -83,6 +83,10 @@ class Spot:
     method: str
     path: str
     number: int
+
+    @property
+    def repository(self) -> str:
+        return re.split("/(?:manifests|blobs)/", self.path)[0]
 
     @property
     def is_about_the_catalog(self) -> bool:
@@ -267,7 +271,8 @@ class Trouble:
     """What befalls a request, and then the next ones for the same path.
 
     ``at`` are the methods and ``path`` the paths that it can befall. ``ends`` gives the statuses
-    that a run may end with. ``together``: so many requests meet it in one run, when all are to.
+    that a run may end with. When all requests are to meet it, ``together`` of them do in one run,
+    and no two of a ``kind``: the first's second attempt may be what counts as the second.
     """
 
     name: str
@@ -276,6 +281,7 @@ class Trouble:
     path: str = ".*"
     ends: Callable[[Spot], Collection[int]] = lambda _: (0,)
     together: int = TOGETHER
+    kind: Callable[[Spot], object] = lambda spot: (spot.method, spot.path)
 
     def fits(self, spot: Spot) -> bool:
         plain = spot.path.replace("\\", "")
@@ -328,8 +334,8 @@ PASSING = [
     Trouble("reset", always(faults.reset())),
     Trouble("answer-lost", always(faults.lose_answer())),
     Trouble("silent", always(faults.stall(LONG))),
-    # One at a time: a request that meets two has been refused with a token that is fresh.
-    Trouble("token-expired", expired, path="/v2/.+", together=1),
+    # Requests to one repository share a token: one that meets two expiries is refused.
+    Trouble("token-expired", expired, path="/v2/.+", kind=lambda spot: spot.repository),
     Trouble("cut-at-once", always(faults.cut(0)), READ),
     Trouble("cut-early", always(faults.cut(100)), READ),
     Trouble("cut-late", always(faults.cut(300_000)), READ, BLOB),
@@ -430,9 +436,7 @@ def sweep(golden: Golden, trouble: Trouble, sample: bool) -> None:
     if sample:
         left = left[:1]
     while left:
-        # Two of one kind would meet in one request: the first's second attempt is the second.
-        together = list({(spot.method, spot.path): spot for spot in left}.values())
-        together = together[: trouble.together]
+        together = list({trouble.kind(spot): spot for spot in left}.values())[: trouble.together]
         met: set[Spot] = set()
         problems += [f"{met}: {problem}" for problem in befall(golden, together, trouble, met)]
         # What comes after the end of a run meets its fault in another; and which of two equal

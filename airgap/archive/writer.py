@@ -141,6 +141,7 @@ class ArchiveWriter:
         self._numbers = {blob.digest: n for n, blob in enumerate(self.plan.blobs)}
         self._lock = threading.Condition()
         self._positions: dict[int, int] = {}
+        self._waiting = 0
         self._begins = [0, *accumulate(volume.size for volume in self.layout.volumes)]
         self._finished: list[int] = []
         self._finished_bytes = 0
@@ -228,11 +229,15 @@ class ArchiveWriter:
         begin = self._begin(number)
         with self._lock:
             self._positions[number] = begin
-            while begin > min(self._positions.values()) + WINDOW:
-                self._lock.wait(timeout=0.5)
-                if self._stop.is_set():
-                    del self._positions[number]
-                    raise Interrupted
+            self._waiting += 1
+            try:
+                while begin > min(self._positions.values()) + WINDOW:
+                    self._lock.wait(timeout=0.5)
+                    if self._stop.is_set():
+                        del self._positions[number]
+                        raise Interrupted
+            finally:
+                self._waiting -= 1
 
     def _begin(self, number: int) -> int:
         """Return where a blob's content begins in all volumes, one after the other."""
@@ -273,9 +278,11 @@ class ArchiveWriter:
             position = check.seen
             check.update(piece)
             self._files.write(number, piece, position)
-            with self._lock:
-                self._positions[number] = begin + check.seen
-                self._lock.notify_all()
+            # Of every piece, so without the lock: the key is there, and is no one else's.
+            self._positions[number] = begin + check.seen
+            if self._waiting:
+                with self._lock:
+                    self._lock.notify_all()
             if check.seen - noted >= NOTE_BYTES:
                 self._state.written(number, check.seen)
                 noted = check.seen

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from airgap.catalog.dependencies import Dependencies, resolve
-from airgap.catalog.graph import named
+from airgap.catalog.graph import ChannelGraph, named, upgrade_path
 from airgap.catalog.model import Catalog
 from airgap.catalog.versions import VersionRange, stated
-from airgap.errors import UsageError, printable
+from airgap.errors import CatalogError, UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Set
@@ -259,6 +259,9 @@ class _Offer:
         taken = [b for b in self._candidates(choice) if self._fits(b, choice.versions)]
         self._place(choice, (bundle.name for bundle in taken))
         self.remarks.extend(_before_the_bound(choice, taken))
+        if isinstance(choice.versions, VersionRange):
+            for channel in self._channels(choice):
+                self.remarks.extend(_without_a_way(choice.package, channel, taken))
         return taken
 
     def _candidates(self, choice: PackageChoice) -> list[Bundle]:
@@ -316,6 +319,28 @@ def _before_the_bound(choice: PackageChoice, taken: Iterable[Bundle]) -> Iterato
             f"package '{printable(str(choice))}' takes {named(names)}, because a pre-release of"
             f" {bound} is below it; <{bound}-0 leaves it out"
         )
+
+
+def _without_a_way(package: str, channel: Channel, taken: Iterable[Bundle]) -> Iterator[str]:
+    """Say that no update leads from the lowest to the highest bundle that is taken of a channel."""
+    names = {channel.head, *(entry.bundle for entry in channel.entries)}
+    known = {bundle.name: bundle for bundle in taken if bundle.name in names}
+    versions = {name: stated(bundle.version) for name, bundle in known.items()}
+    ordered = sorted((v.precedence, name) for name, v in versions.items() if v is not None)
+    if len(ordered) < 2:
+        return
+    (_, lowest), (_, highest) = ordered[0], ordered[-1]
+    entries = tuple(entry for entry in channel.entries if entry.bundle in known)
+    part = ChannelGraph.of(replace(channel, head=highest, entries=entries))
+    where = f"package {printable(package)}, channel {printable(channel.name)}"
+    try:
+        if not upgrade_path(part, known, lowest, highest):
+            yield (
+                f"{where}: no update leads from {named([lowest])} to {named([highest])} through"
+                " what is taken"
+            )
+    except CatalogError as error:
+        yield f"{where}: not looked for updates from {named([lowest])}: {error.message}"
 
 
 def _held(channel: Channel, choice: PackageChoice) -> list[str]:

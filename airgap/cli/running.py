@@ -28,9 +28,13 @@ GRACE_SECONDS = 3.0
 
 
 class Stop(threading.Event):
-    """Set by the first SIGINT or SIGTERM; ``status`` is the exit status that it asks for."""
+    """Set by the first SIGINT or SIGTERM; ``status`` is the exit status that it asks for.
+
+    A run that fails sets it as well, to end its threads; ``signalled`` says that a signal came.
+    """
 
     status = 130
+    signalled = False
 
 
 @contextmanager
@@ -45,8 +49,9 @@ def stoppable(output_format: str) -> Iterator[Stop]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         stop.status = SIGNAL_STATUS[signal.Signals(number)]
-        if stop.is_set():
+        if stop.signalled:
             _exit(stop.status)
+        stop.signalled = True
         stop.set()
         end.start()
 

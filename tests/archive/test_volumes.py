@@ -223,3 +223,20 @@ def test_a_set_that_lacks_a_volume_is_not_joined(volumes: list[Path], tmp_path: 
     with pytest.raises(ArchiveError, match="of 3 volumes these are not here: 2;"):
         join([volumes[2], volumes[0]], tmp_path / "joined.tar")
     assert not list(tmp_path.glob("joined*"))
+
+
+def test_what_was_joined_already_is_left_as_it_is(volumes: list[Path], tmp_path: Path) -> None:
+    joined = tmp_path / "joined.tar"
+    first = join(volumes, joined)
+    written = joined.stat().st_mtime_ns
+    assert join(volumes, joined) == first
+    assert joined.stat().st_mtime_ns == written
+
+
+def test_another_archive_is_not_joined_over(volumes: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.tar"
+    archive_of(other, some_content(seed=2))
+    before = other.read_bytes()
+    with pytest.raises(UsageError, match="is not what these volumes make"):
+        join(volumes, other)
+    assert other.read_bytes() == before

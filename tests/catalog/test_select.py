@@ -156,6 +156,35 @@ def test_says_that_a_range_takes_a_prerelease_of_its_end() -> None:
         assert not any("pre-release" in line for line in remarks), text
 
 
+VAULT = (
+    ChannelEntry("vault.5", "vault.4", skip_range=">=2.0.0 <4.0.0"),
+    ChannelEntry("vault.4", "vault.3"),
+    ChannelEntry("vault.3", "vault.2"),
+    ChannelEntry("vault.2", "vault.1"),
+    ChannelEntry("vault.1"),
+)
+
+
+def vault(*entries: ChannelEntry) -> Catalog:
+    channel = Channel("stable", entries[0].bundle, entries)
+    bundles = tuple(bundle(e.bundle, f"{e.bundle[-1]}.0.0", f"q.io/{e.bundle}") for e in entries)
+    return Catalog((Package("vault", "stable", (channel,)),), bundles)
+
+
+def test_says_where_no_update_leads_through_what_is_taken() -> None:
+    gap = tuple(entry for entry in VAULT if entry.bundle != "vault.2")
+    (remark,) = chosen("vault@<4.0.0", catalog=vault(*gap[1:])).remarks
+    assert remark == (
+        "package vault, channel stable: no update leads from vault.1 to vault.3 through what is"
+        " taken"
+    )
+
+
+@pytest.mark.parametrize("text", ["<4.0.0", ">=2.0.0", "5.0.0", "head"])
+def test_says_nothing_where_updates_lead_through_what_is_taken(text: str) -> None:
+    assert chosen(f"vault@{text}", catalog=vault(*VAULT)).remarks == ()
+
+
 class TestUnknown:
     def test_comes_not_near_what_has_no_name(self) -> None:
         nameless = Catalog((Package("", "", ()), *CATALOG.packages), CATALOG.bundles)

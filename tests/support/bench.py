@@ -30,6 +30,10 @@ class Failed(Exception):
     """A contestant ended with an error; its own words are the message."""
 
 
+_AS_INSTALLED = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+"""What pip installs is compiled; a checkout is at its first run, if it may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a command took: seconds, bytes, and when each line that it said came.
@@ -74,6 +78,7 @@ def measured(command: Command, output: Path | None = None) -> Cost:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
+            env=_AS_INSTALLED,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -42,14 +42,10 @@ class Gate:
         self._given = 0
         self._lock = threading.Lock()
 
-    def expire(self) -> None:
-        """Let every token that was given so far be worth nothing."""
-        with self._lock:
-            self._valid.clear()
-
     def expired(self, exchange: Exchange) -> Response:
-        """The fault of a token that expires in the middle of a run."""
-        self.expire()
+        """The fault of a token that expires just before it is used."""
+        with self._lock:
+            self._valid.discard(_token_in(exchange.request))
         return exchange.honest()
 
     def refusal(self, request: Request, host: str) -> Response | None:
@@ -57,7 +53,7 @@ class Gate:
         said = request.headers.get("authorization", "")
         if request.path == "/token":
             return self._token(host) if said == self._accepted else _unauthorized("Basic realm=x")
-        if said.removeprefix("Bearer ") in self._valid:
+        if _token_in(request) in self._valid:
             return None
         return _unauthorized(f'Bearer realm="http://{host}/token",service="{host}"')
 
@@ -162,6 +158,10 @@ class FaultProxy(Scripted):
             else:
                 response.close()
                 connection.close()
+
+
+def _token_in(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _target(request: Request) -> str:
