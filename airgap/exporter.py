@@ -28,6 +28,7 @@ from airgap.errors import (
     AirgapError,
     AlreadyFinished,
     IntegrityError,
+    Interrupted,
     RegistryError,
     UsageError,
     printable,
@@ -221,7 +222,11 @@ def export_stream(
         with ForwardWriter(head.id, head.plan, head.layout, output, window) as archive:
             archive.begin(head)
             to_come = [n for n, b in enumerate(found.plan.blobs) if not work.holds(b.digest)]
-            failed = run.send(archive, work, to_come)
+            try:
+                failed = run.send(archive, work, to_come)
+            except Interrupted as error:
+                error.hint = "A stream does not resume: run both sides again."
+                raise
             archive.finish()
             return replace(run.result(archive, to_come, failed, found.details), archive=_STREAM)
 

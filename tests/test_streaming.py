@@ -16,7 +16,7 @@ import airgap
 from airgap import limits
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader
-from airgap.errors import RegistryError, UsageError
+from airgap.errors import ArchiveError, RegistryError, UsageError
 from airgap.oci import media_types
 from airgap.registry.access import Access
 from airgap.registry.directory import DirectoryStore
@@ -442,6 +442,17 @@ def test_refuses_to_read_a_stream_twice() -> None:
         airgap.import_archive(stream, "localhost:1", wait=True)
     with piped(b"") as stream, pytest.raises(UsageError, match="passes once"):
         airgap.import_archive(stream, "localhost:1", verify_first=True)
+
+
+def test_a_hole_in_a_catalog_stops_it_before_anything_is_tagged(tmp_path: Path) -> None:
+    content = larger_content()
+    catalog = content.plan().images[0]
+    content.absent = {content.plan().blobs[content.plan().blobs_of(catalog)[-1]].digest}
+    archive_of(tmp_path / "olm.tar", content)
+    with registry(tmp_path / "registry") as destination:
+        with pytest.raises(ArchiveError, match="is not whole"):
+            take((tmp_path / "olm.tar").read_bytes(), destination, tmp_path, 1000)
+        assert destination.count("PUT", ".*/manifests/.*") == 0
 
 
 @pytest.mark.parametrize("flag", ["--wait", "--verify-first", "--dry-run", "--manifests-only"])

@@ -34,6 +34,9 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 FRAME = 16 * limits.MIB
 """Bytes of content in one frame at most."""
 
+WRITTEN = 4 * limits.MIB
+"""What is put in one: whoever reads many blobs at once needs as much memory for each."""
+
 LEVEL = 3
 FASTEST = -7
 """Levels of compression: the usual one, and that of what is compressed already."""
@@ -60,7 +63,7 @@ class SeekableOutput:
         self._level = level
         self._entry_level = level
         self._buffer = bytearray()
-        self._room = FRAME
+        self._room = WRITTEN
         self._begins_content = False
         with storage_errors(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -108,7 +111,7 @@ class SeekableOutput:
             write_at(self._descriptor, frame, self._frames.end)
         self._frames.add(len(frame), len(self._buffer), frame[-_CHECKSUM:])
         self._begins_content = is_header
-        self._room = FRAME
+        self._room = WRITTEN
         self._buffer.clear()
 
 
@@ -211,7 +214,7 @@ class SeekableFile:
 
     def _decompressed(self, begin: int, stop: int, enough: int) -> Iterator[bytes]:
         """Yield a frame's content, and no more than a chunk beyond what is enough."""
-        decompressor = zstandard.ZstdDecompressor(max_window_size=FRAME * 2).decompressobj()
+        decompressor = zstandard.ZstdDecompressor(max_window_size=FRAME).decompressobj()
         given = 0
         while begin < stop and given < enough:
             with storage_errors(self._path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 import airgap
 from airgap.archive import tar
@@ -156,6 +157,12 @@ def test_tapes_may_fill_up_with_zeros_and_nothing_else(whole: Small) -> None:
 def test_refuses_what_is_no_archive(data: bytes) -> None:
     with pytest.raises(ArchiveError, match="standard input: "):
         verify(data)
+
+
+def test_says_that_what_comes_is_compressed(whole: Small) -> None:
+    with pytest.raises(ArchiveError, match="is compressed") as caught:
+        verify(zstandard.ZstdCompressor().compress(whole.data))
+    assert "zstd -dc" in (caught.value.hint or "")
 
 
 @pytest.fixture(scope="module")

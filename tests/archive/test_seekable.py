@@ -72,7 +72,7 @@ def test_zstd_and_plain_have_the_same_content(
 
 
 def test_frames_hold_no_more_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seekable, "FRAME", 1000)
+    monkeypatch.setattr(seekable, "WRITTEN", 1000)
     compress(path := tmp_path / "olm.tar.zst", some_content())
     frames = frames_of(path)
     ends = [*frames.starts[1:], frames.size]
