@@ -304,7 +304,8 @@ class Push:
             manifest,
             self._stopping(source),
             tags_set,
-            sight.empty,
+            # One that is given blobs ahead of its manifests may look empty.
+            sight.empty.difference(*(holders or {}).values()),
             self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,
