@@ -1,7 +1,8 @@
 """Carry an operator catalog and every image it needs across an air gap, digests unchanged.
 
-``export`` puts catalogs into an archive, ``import_archive`` pushes an archive to a registry,
-``verify`` reads every byte of one, ``inspect`` says what one holds. ``split`` cuts one into
+``export`` puts catalogs into an archive, ``export_stream`` sends one through a pipe,
+``import_archive`` pushes an archive to a registry, ``verify`` reads every byte of one,
+``inspect`` says what one holds. ``split`` cuts one into
 volumes and ``join`` makes one file of them; ``merge`` makes a whole one of deltas, and
 ``make_receipt`` writes down what a registry has of one. ``mirror`` copies from registry to
 registry. Each returns a typed result with an ``exit_status``; what keeps one from finishing is
@@ -33,7 +34,7 @@ from airgap.errors import (
     Unreachable,
     UsageError,
 )
-from airgap.exporter import ExportResult, export
+from airgap.exporter import ExportResult, export, export_stream
 from airgap.importer import ImportResult, import_archive
 from airgap.inspector import Inspection, inspect
 from airgap.manifests import ManifestsOptions
@@ -85,6 +86,7 @@ __all__ = [
     "VolumeOptions",
     "__version__",
     "export",
+    "export_stream",
     "import_archive",
     "inspect",
     "join",

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
+from airgap import limits
+from airgap.archive.compressed import COMPRESSED, Begun
+from airgap.archive.forward import DEFAULT_WINDOW, ForwardWriter
 from airgap.archive.growing import growing_files, require_a_size
+from airgap.archive.head import Head
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
+from airgap.archive.output import StreamOutput
 from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.seekable import LEVEL, SeekableOutput
 from airgap.archive.volumes import volumes_in
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
 from airgap.asking import Asker
 from airgap.errors import (
     HOLES,
+    AirgapError,
     AlreadyFinished,
     IntegrityError,
+    Interrupted,
     RegistryError,
     UsageError,
     printable,
@@ -43,13 +52,13 @@ from airgap.question import DEFAULT_PLATFORM, Part, difference, in_words
 from airgap.reference import ImageReference
 from airgap.registry.access import Access
 from airgap.registry.source import RegistrySource
+from airgap.sending import send
 from airgap.since import held_by
-from airgap.storage import temporary_directory
-from airgap.transfer import Outcome, transfer
+from airgap.storage import storage_errors, sync_directory, temporary_directory
+from airgap.transfer import transfer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from airgap.archive.reader import Paths
     from airgap.archive.state import State
@@ -60,6 +69,7 @@ if TYPE_CHECKING:
     from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
 
+_STREAM = Path("standard output")
 
 _MAKE_A_NEW_ONE = "An archive does not change what it holds: export to a new file, reusing this."
 
@@ -129,6 +139,8 @@ def export(
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
+    zstd: int = LEVEL,
+    window: int = DEFAULT_WINDOW,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
 ) -> ExportResult:
@@ -144,8 +156,10 @@ def export(
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
-    with a size they are called NAME.001.tar and so on. Setting ``stop`` ends it soon, with
-    Interrupted.
+    with a size they are called NAME.001.tar and so on. An ``output`` called NAME.tar.zst is
+    compressed at the level ``zstd``, and written from front to back: up to ``window`` bytes of
+    blobs wait in a temporary file, and a hole in it is not filled later. Setting ``stop`` ends
+    it soon, with Interrupted.
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
@@ -163,8 +177,12 @@ def export(
         access.connect(inquiry.hosts, stop) as client,
         claim(output) as state,
     ):
-        require_a_size(output, volumes, state)
         run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
+        if output.name.endswith(COMPRESSED):
+            if volumes.size:
+                raise UsageError("volumes are not compressed", hint="Give -o NAME.tar.")
+            return run.compress(state, zstd, window, recheck=recheck)
+        require_a_size(output, volumes, state)
         details: dict[str, str] = {}
         believe = True
         if output.exists():
@@ -186,9 +204,59 @@ def export(
         with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
             archive.require_room()
             to_come = archive.to_come
-            outcome = run.fetch(archive, to_come)
+            failed = run.fetch(archive, to_come)
             archive.finish()
-        return run.result(archive, to_come, outcome, details)
+        return run.result(archive, to_come, failed, details)
+
+
+def export_stream(
+    catalogs: Sequence[str],
+    stream: BinaryIO,
+    *,
+    window: int = DEFAULT_WINDOW,
+    access: Access | None = None,
+    platform: str = DEFAULT_PLATFORM,
+    part: Part | None = None,
+    reuse: Sequence[Path] = (),
+    since: Sequence[Path] = (),
+    continue_on_error: bool = True,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> ExportResult:
+    """Write the archive that ``export`` would make to an open stream, from front to back.
+
+    ``stream`` has a descriptor and is never sought in; ``window`` says how many bytes of blobs
+    wait in a temporary file until all before them have left. A larger blob leaves as it comes.
+    A stream does not resume.
+
+    Raises what ``export`` raises for the catalogs and the archives to reuse; StorageError also
+    when nobody reads any more.
+    """
+    inquiry = Inquiry(catalogs, platform, part or Part())
+    access, stop = access or Access(), stop or threading.Event()
+    held = held_by(since)
+    with (
+        temporary_directory() as folder,
+        OlderArchives(reuse, progress.say) as older,
+        access.connect(inquiry.hosts, stop) as client,
+    ):
+        run = _Run.of(
+            folder / "archive", inquiry, client, older, held, continue_on_error, progress, stop
+        )
+        work = Work(work_path(run.output))
+        found = run.ask(work)
+        output = StreamOutput(stream.fileno(), _STREAM.name)
+        head = Head(found.plan, work)
+        with ForwardWriter(head.id, head.plan, head.layout, output, window) as archive:
+            archive.begin(head)
+            to_come = _to_come(found.plan, work)
+            try:
+                failed = run.send(archive, work, to_come)
+            except Interrupted as error:
+                error.hint = "A stream does not resume: run both sides again."
+                raise
+            archive.finish()
+            return replace(run.result(archive, to_come, failed, found.details), archive=_STREAM)
 
 
 def plan_export(
@@ -230,6 +298,12 @@ def plan_export(
         reused = [blob.size for blob in travelling if older.holds(blob.digest, blob.size)]
         assumed = len(plan.assumed), plan.assumed_bytes
         return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
+
+
+def _to_come(plan: Plan, work: Work, first: int = 0) -> list[int]:
+    """Return the blobs from the first on that travel and are still to be fetched."""
+    left = range(first, len(plan.blobs))
+    return [n for n in left if n not in plan.assumed and not work.holds(plan.blobs[n].digest)]
 
 
 def _open_older(reuse: Sequence[Path], output: Path, progress: Progress) -> OlderArchives:
@@ -332,6 +406,56 @@ class _Run:
                     )
             return not archive.holes
 
+    def compress(self, state: State, level: int, window: int, *, recheck: bool) -> ExportResult:
+        """Write the archive compressed, from front to back, or go on where one was cut off."""
+        if self.output.exists():
+            if self.is_complete(self.output):
+                return self._sized(self.nothing_to_do(self.output))
+            raise AlreadyFinished(
+                f"{self.output}: has holes, and what is compressed is not filled in place",
+                hint=_MAKE_A_NEW_ONE,
+            )
+        begun = self._begun(believe=state.same_boot and not recheck)
+        state.believe()
+        work = Work(work_path(self.output))
+        head, details = None, dict[str, str]()
+        if begun is None:
+            found = self.ask(work)
+            head, details = Head(found.plan, work), found.details
+            begun = Begun(head.id, head.plan, head.layout)
+        output = SeekableOutput(partial_path(self.output), begun.frames, level=level)
+        with closing(output), begun.writer(output, window) as archive:
+            if head:
+                archive.begin(head)
+            to_come = _to_come(begun.plan, work, archive.next)
+            failed = self.send(archive, work, to_come)
+            archive.finish()
+        with storage_errors(self.output):
+            partial_path(self.output).replace(self.output)
+            sync_directory(self.output.parent)
+        work.remove()
+        return self._sized(self.result(archive, to_come, failed, details))
+
+    def _sized(self, result: ExportResult) -> ExportResult:
+        """Say the size of the compressed file, not that of what is in it."""
+        with storage_errors(self.output):
+            return replace(result, size=self.output.stat().st_size)
+
+    def _begun(self, *, believe: bool) -> Begun | None:
+        """Return what there is of a compressed archive, None when its head is not whole."""
+        if not partial_path(self.output).exists():
+            return None
+        begun = Begun.found(partial_path(self.output), believe=believe)
+        if begun is None:
+            return None
+        if differs := self._difference(begun.plan):
+            raise UsageError(
+                f"{self.output}: {differs}",
+                hint="Give another -o FILE, or remove it with its .partial, .state and .work.",
+            )
+        self._say_what_moved(_pins(begun.plan))
+        return begun
+
     def reopen(self, finished: Sequence[Path], state: State) -> None:
         """Make finished volumes grow again; those that are not here stay as they are."""
         with ArchiveReader(finished) as archive:
@@ -352,19 +476,11 @@ class _Run:
                 )
             self._say_what_moved(_pins(archive.plan))
 
-    def fetch(self, archive: ArchiveWriter, to_come: Sequence[int]) -> Outcome:
-        """Bring the blobs that are not in the archive yet."""
+    def fetch(self, archive: ArchiveWriter, to_come: Sequence[int]) -> dict[int, AirgapError]:
+        """Bring the blobs that are not in the archive yet; return those that failed."""
         plan = archive.plan
-        blobs = [plan.blobs[number] for number in to_come]
-        if held := [blob for blob in blobs if self.older.holds(blob.digest, blob.size)]:
-            self.progress.say(f"copying {len(held)} of {len(blobs)} blobs from older archives")
-        self.progress.stage(
-            "fetching blobs",
-            total_bytes=sum(blob.size for blob in blobs),
-            total_images=len(plan.images),
-        )
+        registries = self._begin_fetching(plan, to_come)
         try:
-            registries = RegistrySource(self.client, plan)
             outcome = transfer(
                 plan,
                 plan.images,
@@ -373,33 +489,59 @@ class _Run:
                 lanes=self.client.pace,
                 progress=self.progress,
                 stop=self.stop,
-                is_fatal=lambda error: not self.continue_on_error,
+                is_fatal=self._is_fatal,
                 skip=frozenset(range(len(plan.blobs))) - frozenset(to_come),
             )
-            for number, error in outcome.failed_blobs.items():
-                if isinstance(error, IntegrityError):
-                    # A hash knows what is wrong, and not where it came from.
-                    told = f"{registries.origin(plan.blobs[number])}: {error.message}"
-                    outcome.failed_blobs[number] = IntegrityError(told)
-            return outcome
+            return _with_origins(plan, registries, outcome.failed_blobs)
         finally:
             self.progress.finish()
             archive.save()
 
+    def send(
+        self, archive: ForwardWriter, work: Work, to_come: Sequence[int]
+    ) -> dict[int, AirgapError]:
+        """Bring all blobs in the archive's order; return those that failed."""
+        plan = archive.plan
+        registries = self._begin_fetching(plan, to_come)
+        try:
+            failed = send(
+                archive,
+                _Learned(work, _Source(self.older, registries)),
+                lanes=self.client.pace,
+                progress=self.progress,
+                stop=self.stop,
+                is_fatal=self._is_fatal,
+            )
+            return _with_origins(plan, registries, failed)
+        finally:
+            self.progress.finish()
+
+    def _begin_fetching(self, plan: Plan, to_come: Sequence[int]) -> RegistrySource:
+        """Say what is to be fetched, and return where from."""
+        blobs = [plan.blobs[number] for number in to_come]
+        if held := [blob for blob in blobs if self.older.holds(blob.digest, blob.size)]:
+            self.progress.say(f"copying {len(held)} of {len(blobs)} blobs from older archives")
+        self.progress.stage(
+            "fetching blobs",
+            total_bytes=sum(blob.size for blob in blobs),
+            total_images=len(plan.images),
+        )
+        return RegistrySource(self.client, plan)
+
+    def _is_fatal(self, error: AirgapError) -> bool:
+        return not self.continue_on_error
+
     def result(
         self,
-        archive: ArchiveWriter,
+        archive: ArchiveWriter | ForwardWriter,
         to_come: Sequence[int],
-        outcome: Outcome,
+        failed: dict[int, AirgapError],
         details: dict[str, str],
     ) -> ExportResult:
         """Say what the archive holds now and what this run brought."""
-        missing = archive.missing
-        failed = {
-            n: outcome.failed_blobs[n].message if n in outcome.failed_blobs else "" for n in missing
-        }
+        missing = {n: failed[n].message if n in failed else "" for n in archive.missing}
         arrived = [archive.plan.blobs[n] for n in sorted(set(to_come).difference(missing))]
-        return self._result(archive, arrived, failed, details)
+        return self._result(archive, arrived, missing, details)
 
     def nothing_to_do(self, paths: Paths) -> ExportResult:
         """Say what the finished archive holds."""
@@ -409,7 +551,7 @@ class _Run:
 
     def _result(
         self,
-        archive: ArchiveReader | ArchiveWriter,
+        archive: ArchiveReader | ArchiveWriter | ForwardWriter,
         arrived: Sequence[Blob],
         failed: dict[int, str],
         details: dict[str, str],
@@ -487,6 +629,40 @@ class _Source:
         """Yield a blob's bytes from ``offset`` on, unchecked. Raises as registries do."""
         ask = partial(self.registries.blob, blob)
         return self.older.blob(blob.digest, blob.size, offset, ask)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Blobs that planning has brought already, and where the others come from."""
+
+    work: Work
+    others: _Source
+
+    def lane(self, blob: Blob) -> str:
+        """Return the registry that a blob comes from, "" when it is here."""
+        return "" if self.work.holds(blob.digest) else self.others.lane(blob)
+
+    def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
+        """Yield a blob's bytes from ``offset`` on, unchecked. Raises as registries do."""
+        if not self.work.holds(blob.digest):
+            yield from self.others.blob(blob, offset)
+            return
+        with self.work.open(blob.digest) as file:
+            file.seek(offset)
+            while piece := file.read(limits.CHUNK):
+                yield piece
+
+
+def _with_origins(
+    plan: Plan, registries: RegistrySource, failed: dict[int, AirgapError]
+) -> dict[int, AirgapError]:
+    """Add to errors where a blob came from: a hash knows what is wrong, and not that."""
+    return {
+        number: IntegrityError(f"{registries.origin(plan.blobs[number])}: {error.message}")
+        if isinstance(error, IntegrityError)
+        else error
+        for number, error in failed.items()
+    }
 
 
 def _pins(plan: Plan) -> dict[str, Digest]:

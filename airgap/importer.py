@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import mapping
 from airgap.archive.audit import audit, check_references
+from airgap.archive.forward import DEFAULT_WINDOW
 from airgap.archive.reader import ArchiveReader, in_a_list
 from airgap.assumed import Assumed, find_assumed, repositories_in
-from airgap.errors import ArchiveError, IntegrityError
+from airgap.errors import ArchiveError, IntegrityError, UsageError, worst
 from airgap.manifests import RECEIPT, ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
 from airgap.pushing import Ahead, Delivery, Push, PushPlan, PushResult, push_rounds
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
+from airgap.streaming import Streaming
 from airgap.swapping import Swapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterable
 
     from airgap.archive.reader import Paths
     from airgap.digest import Digest
@@ -34,17 +36,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportResult(PushResult):
-    """What an import did; ``missing`` are the archive's holes."""
+    """What an import did; ``missing`` are the archive's holes.
+
+    ``damage`` is what was wrong with an archive that came as a stream.
+    """
 
     archive: Path
     id: Digest
     destination: str
     manifests: Path
     files: tuple[str, ...]
+    damage: tuple[str, ...] = ()
+
+    def status(self, *, skip_missing: bool = False) -> int:
+        """Return what ``PushResult`` does, or 4 where a stream was damaged."""
+        damaged = [ArchiveError.exit_status] if self.damage else []
+        return worst([super().status(skip_missing=skip_missing), *damaged])
 
 
 def import_archive(
-    archive: Paths,
+    archive: Paths | BinaryIO,
     destination: str,
     *,
     access: Access | None = None,
@@ -52,6 +63,7 @@ def import_archive(
     manifests: ManifestsOptions | None = None,
     receipts: Sequence[Path] = (),
     wait: bool = False,
+    window: int = DEFAULT_WINDOW,
     verify_first: bool = False,
     force_tags: bool = False,
     recheck: bool = False,
@@ -64,6 +76,9 @@ def import_archive(
     ``archive`` may be any files and directories that hold its volumes. With ``wait`` volumes
     may appear there one after the other, in any order, as media are exchanged: what one holds
     is pushed while it is there. The images follow when all have been there.
+    It may also be an open stream, which has a descriptor and passes once: what comes is pushed
+    while it passes, and up to ``window`` bytes of blobs wait in temporary files. What is lost
+    of it costs the images that need it.
     Everything that can be refused is refused before the first request: a damaged head, a hole
     in a catalog, names that collide or do not fit; with ``verify_first`` also any damaged
     byte. (With ``wait`` each volume is looked at when it appears.) Then images go one by one
@@ -76,28 +91,37 @@ def import_archive(
     ``receipts`` of earlier imports, and the one in the directory of ``manifests``, say where
     else there it may be looked for.
 
-    Raises UsageError, Busy, ArchiveError, StorageError, Interrupted, and Unreachable when the
-    registry is down. Setting ``stop`` ends it soon.
+    Raises UsageError (also for ``wait`` and ``verify_first`` with a stream), Busy, ArchiveError,
+    StorageError, Interrupted, and Unreachable when the registry is down. Setting ``stop`` ends
+    it soon.
     """
     prefix = DestinationPrefix.parse(destination)
     options = manifests or ManifestsOptions()
     access, stop = access or Access(), stop or threading.Event()
 
-    with Swapping(in_a_list(archive), progress, stop, wait=wait) as content:
+    content: Swapping | Streaming
+    if isinstance(archive, Path | Sequence):
+        content = Swapping(in_a_list(archive), progress, stop, wait=wait)
+    elif wait or verify_first:
+        raise UsageError("a stream passes once: it can neither be waited for nor verified first")
+    else:
+        content = Streaming(archive.fileno(), "standard input", window, stop)
+    with content:
         reader = content.reader
         reader.require_sound_head()
-        if not wait:
+        if isinstance(content, Swapping) and not wait:
             reader.require_all_volumes()
         plan = reader.plan
 
-        def look_at(medium: ArchiveReader) -> None:
-            _refuse_hole_in_catalog(medium, blob_holes(plan, dict.fromkeys(medium.holes, "")))
+        def look_at(medium: ArchiveReader, lacks: Collection[int]) -> None:
+            _refuse_hole_in_catalog(medium, blob_holes(plan, dict.fromkeys(sorted(lacks), "")))
             if verify_first:
                 _refuse_damage(medium, progress)
 
-        look_at(reader)
+        look_at(reader, reader.holes)
         # A manifest that is damaged on this medium may be sound on another.
-        damaged = {} if reader.lacking else _damaged_images(reader)
+        more = isinstance(content, Swapping) and reader.lacking
+        damaged = {} if more else _damaged_images(reader)
         whole = _without(plan.images, blob_holes(plan, dict.fromkeys(reader.holes, "")))
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
         directory = delivery.prepare(options)
@@ -122,11 +146,7 @@ def import_archive(
                 )
 
             ahead = Ahead(delivery, begun, client, set(damaged))
-            if reader.lacking:
-                progress.stage("asking what is there already")
-                volumes = {volume.number: volume.blobs for volume in reader.lacking}
-                to_come = ahead.not_there(volumes, stop)
-                content.give_away(to_come, look_at, partial(ahead.push, content))
+            content.give_away(ahead, look_at)
             absent = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
 
             def push(targets: dict[Image, Target], holders: Holders) -> Push:
@@ -161,6 +181,7 @@ def import_archive(
             destination=str(prefix),
             manifests=written.directory,
             files=written.files,
+            damage=content.damage,
         )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
+from airgap.archive.passing import PassingArchive
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import HOLES, ArchiveError
 from airgap.plan import Missing, Need, blob_holes, needs, plan_holes
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
-    from airgap.archive.reader import Paths, VolumeFile
+    from airgap.archive.reader import Paths, Problem, VolumeFile
     from airgap.digest import Digest
     from airgap.plan import Plan
 
@@ -84,30 +87,59 @@ class Inspection:
         return HOLES if self.missing else 0
 
 
-def inspect(archive: Paths) -> Inspection:
+def inspect(archive: Paths | BinaryIO) -> Inspection:
     """Say what an archive holds; its content is not read.
 
-    ``archive`` may be any files and directories that hold its volumes.
+    ``archive`` may be any files and directories that hold its volumes; or an open stream, which
+    has a descriptor and is read to its end.
     Raises UsageError when there is no such file, Busy, ArchiveError, StorageError.
     """
-    with ArchiveReader(archive) as reader:
-        plan = reader.plan
-        return Inspection(
-            archive=reader.path,
-            id=reader.id,
-            size=reader.size,
-            catalogs=_catalogs(plan),
-            packages=_packages(plan),
-            images=_images(plan),
-            manifests=len(plan.manifests),
-            blobs=len(plan.blobs),
-            content_size=plan.content_bytes,
-            damage=tuple(problem.message for problem in reader.check_head()),
-            missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
-            volumes=reader.volume_files(),
-            notes=tuple(reader.notes),
-            needs=needs(plan),
+    if isinstance(archive, Path | Sequence):
+        with ArchiveReader(archive) as reader:
+            return _inspection(
+                reader,
+                size=reader.size,
+                damage=list(reader.check_head()),
+                absent=reader.absent,
+                volumes=reader.volume_files(),
+            )
+    with PassingArchive(archive.fileno(), "standard input") as passing:
+        for _passage in passing.passages():
+            pass
+        return _inspection(
+            passing.reader,
+            size=passing.size,
+            damage=[*passing.reader.check_head(), *passing.problems],
+            absent=passing.absent,
+            volumes=passing.volume_files(),
         )
+
+
+def _inspection(
+    reader: ArchiveReader,
+    *,
+    size: int,
+    damage: Iterable[Problem],
+    absent: Mapping[int, str],
+    volumes: tuple[VolumeFile, ...],
+) -> Inspection:
+    plan = reader.plan
+    return Inspection(
+        archive=reader.path,
+        id=reader.id,
+        size=size,
+        catalogs=_catalogs(plan),
+        packages=_packages(plan),
+        images=_images(plan),
+        manifests=len(plan.manifests),
+        blobs=len(plan.blobs),
+        content_size=plan.content_bytes,
+        damage=tuple(problem.message for problem in damage),
+        missing=(*plan_holes(plan, {}), *blob_holes(plan, absent)),
+        volumes=volumes,
+        notes=tuple(reader.notes),
+        needs=needs(plan),
+    )
 
 
 def _catalogs(plan: Plan) -> tuple[CatalogSummary, ...]:

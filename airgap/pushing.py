@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airgap import __version__
@@ -311,7 +311,8 @@ class Push:
             manifest,
             self._stopping(source),
             tags_set,
-            sight.empty.difference(chain.from_iterable((holders or {}).values())),
+            # One that is given blobs ahead of its manifests may look empty.
+            sight.empty.difference(*(holders or {}).values()),
             self._holders(holders or {}),
             self._progress.say,
             self._no_doubt,
@@ -505,13 +506,19 @@ class Ahead:
         self.pushes: list[Push] = []
         self.holders: dict[Digest, list[Repository]] = defaultdict(list)
 
-    def not_there(self, groups: abc.Mapping[int, Iterable[int]], stop: threading.Event) -> set[int]:
-        """Return the keys of those groups of blobs that are not all at their places already."""
+    @cached_property
+    def places(self) -> abc.Mapping[int, set[Repository]]:
+        """The repositories that want each blob, by its number."""
         places = defaultdict(set)
         for targets in self._rounds:
             for image, target in targets.items():
                 for number in self._plan.blobs_of(image):
                     places[number].add(target.repository)
+        return places
+
+    def not_there(self, groups: abc.Mapping[int, Iterable[int]], stop: threading.Event) -> set[int]:
+        """Return the keys of those groups of blobs that are not all at their places already."""
+        places = self.places
 
         def lane_of(number: int) -> str:
             return min(place.host for place in places[number])

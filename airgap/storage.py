@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from airgap import limits
 from airgap.errors import StorageError
@@ -72,15 +72,43 @@ def temporary_directory() -> Iterator[Path]:
         _temporary.discard(directory.name)
 
 
-def temporary_place() -> Path:
-    """Return the directory of temporary files; ``TMPDIR`` chooses it."""
-    return Path(tempfile.gettempdir())
+class Scratch:
+    """A file without a name, gone when it is closed or the process ends."""
+
+    def __init__(self) -> None:
+        """Make one. Raises StorageError, as all methods do."""
+        with _scratch_errors():
+            self._file = tempfile.TemporaryFile(prefix="airgap-")  # noqa: SIM115 - see close
+
+    def write(self, data: Bytes, offset: int) -> None:
+        """Keep bytes at ``offset``."""
+        with _scratch_errors():
+            write_at(self._file.fileno(), data, offset)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at ``offset``, fewer where the file ends."""
+        with _scratch_errors():
+            return read_at(self._file.fileno(), size, offset)
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the bytes at ``offset`` in chunks, fewer where the file ends."""
+        with _scratch_errors():
+            yield from pieces_at(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
 
 
-def temporary_file() -> BinaryIO:
-    """Give a file without a name, gone when it is closed. Raises StorageError."""
-    with storage_errors(temporary_place()):
-        return tempfile.TemporaryFile(prefix="airgap-")
+@contextmanager
+def _scratch_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()}: a temporary file: {error.strerror or error}",
+            hint="Set TMPDIR to a directory with room, then run the same command again.",
+        ) from error
 
 
 def remove_temporary_directories() -> None:

@@ -8,22 +8,22 @@ refuses to know.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from airgap.archive import volumes
+from airgap.archive.pieces import Pieces
 from airgap.archive.reader import ArchiveReader
-from airgap.digest import Hasher
 from airgap.errors import AirgapError, IntegrityError, Interrupted, StorageError, UsageError
-from airgap.storage import pieces_at, storage_errors, temporary_file, temporary_place, write_at
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from airgap.archive.layout import Entry
     from airgap.plan import Blob
     from airgap.progress import Progress
+    from airgap.pushing import Ahead
 
 POLL_SECONDS = 1.0
 """How often it is looked whether another medium is there."""
@@ -50,7 +50,7 @@ class Swapping:
         self._stop = stop
         self._seen = _signature(paths)
         self._told: set[str] = set()
-        self._joined: dict[int, _Joined] = {}
+        self._pieces = Pieces()
         self.failed: dict[int, AirgapError] = {}
         self.reader = self._first() if wait else ArchiveReader(paths)
         self.holes = set(self.reader.holes)
@@ -61,30 +61,30 @@ class Swapping:
 
     def __exit__(self, *_: object) -> None:
         self.reader.release()
-        for joined in self._joined.values():
-            joined.close()
+        self._pieces.close()
 
     def give_away(
-        self,
-        missing: set[int],
-        look_at: Callable[[ArchiveReader], None],
-        push: Callable[[frozenset[int]], dict[int, AirgapError]],
+        self, ahead: Ahead, look_at: Callable[[ArchiveReader, Collection[int]], None]
     ) -> None:
-        """Go through the volumes that are here, and those of the numbers ``missing``.
+        """Go through the volumes that are here and those that are not at their places yet.
 
-        ``look_at`` is shown a reader of each medium before anything of it is pushed; ``push``
-        gets the numbers of blobs that can be read now, and returns those that failed. When it
-        is over, the last volume is still here. Raises what they raise, StorageError,
-        Interrupted.
+        Does nothing when all are here. ``look_at`` is shown a reader of each medium, and the
+        holes in it, before anything of it is pushed. When it is over, the last volume is still
+        here. Raises what they raise, StorageError, Interrupted.
         """
-        to_come = missing | {volume.number for volume in self.reader.here}
+        if not self.reader.lacking:
+            return
+        self._progress.stage("asking what is there already")
+        volumes = {volume.number: volume.blobs for volume in self.reader.lacking}
+        to_come = ahead.not_there(volumes, self._stop)
+        to_come |= {volume.number for volume in self.reader.here}
         of = len(self.reader.layout.volumes)
         while True:
             done = {volume.number for volume in self.reader.here} & to_come
             ready = self._ready(done)
-            self.failed |= push(frozenset(ready))
-            for number in ready & self._joined.keys():
-                self._joined.pop(number).close()
+            self.failed |= ahead.push(self, frozenset(ready))
+            for number in ready:
+                self._pieces.let_go(number)
             to_come -= done
             if not to_come:
                 return
@@ -96,7 +96,12 @@ class Swapping:
                 f" volume {left[0]} of {of} next{order}"
             )
             self.reader = self._next(to_come)
-            look_at(self.reader)
+            look_at(self.reader, self.reader.holes)
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """Nothing: whatever is wrong beside blobs is refused before."""
+        return ()
 
     def lane(self, blob: Blob) -> str:
         """Return "": no registry is involved."""
@@ -110,8 +115,8 @@ class Swapping:
         number = self._numbers[blob.digest]
         if number in self.failed:
             raise self.failed[number]
-        if number in self._joined and number not in self.reader.present:
-            yield from self._joined[number].pieces(offset, blob.size)
+        if number in self._pieces and number not in self.reader.present:
+            yield from self._pieces.content(number, offset, blob.size - offset)
         else:
             yield from self.reader.blob(blob, offset)
 
@@ -134,20 +139,11 @@ class Swapping:
         """Keep a piece until all of its blob are here, and say whether they are."""
         if not self.reader.layout.is_cut(number):
             return False
-        size = self.reader.plan.blobs[number].size
-        if number not in self._joined:
-            self._joined[number] = _Joined()
-        joined = self._joined[number]
-        hasher = Hasher()
-        for offset, piece in _positions(self.reader.piece(place), place.start):
-            hasher.update(piece)
-            joined.write(piece, offset)
-        if hasher.digest() != self.reader.piece_digest(number, place):
-            where = self.reader.file(self.reader.layout.volumes[place.volume - 1])
-            self.failed[number] = IntegrityError(f"{where}: {place.name} is damaged")
+        try:
+            return self._pieces.keep(self.reader, number, place, self.reader.piece(place))
+        except IntegrityError as error:
+            self.failed[number] = error
             return False
-        joined.kept += place.size
-        return joined.kept == size
 
     def _first(self) -> ArchiveReader:
         try:
@@ -198,31 +194,6 @@ class Swapping:
         if message not in self._told:
             self._told.add(message)
             self._progress.say(message)
-
-
-class _Joined:
-    """A cut blob while its pieces come together, in a file that is gone when it is closed."""
-
-    def __init__(self) -> None:
-        self._file: BinaryIO = temporary_file()
-        self.kept = 0
-
-    def write(self, piece: bytes, offset: int) -> None:
-        with storage_errors(temporary_place()):
-            write_at(self._file.fileno(), piece, offset)
-
-    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        with storage_errors(temporary_place()):
-            yield from pieces_at(self._file.fileno(), size - offset, offset)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _positions(pieces: Iterator[bytes], start: int) -> Iterator[tuple[int, bytes]]:
-    for piece in pieces:
-        yield start, piece
-        start += len(piece)
 
 
 def _signature(paths: Sequence[Path]) -> Signature:

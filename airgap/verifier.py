@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from airgap.archive.audit import audit, bytes_to_read
+from airgap.archive.audit import audit, audit_passing, bytes_to_read
+from airgap.archive.passing import PassingArchive
 from airgap.archive.reader import ArchiveReader
 from airgap.errors import HOLES, Refused
 from airgap.plan import Missing, Need, blob_holes, needs, plan_holes
 from airgap.progress import SILENT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airgap.archive.reader import Paths, Problem, VolumeFile
     from airgap.digest import Digest
     from airgap.plan import Plan
@@ -56,15 +57,18 @@ class VerifyResult:
         return HOLES if self.missing else 0
 
 
-def verify(archive: Paths, *, progress: Progress = SILENT) -> VerifyResult:
+def verify(archive: Paths | BinaryIO, *, progress: Progress = SILENT) -> VerifyResult:
     """Read every byte of an archive and follow every reference in it.
 
     ``archive`` may be any files and directories that hold its volumes. Those that are not
-    here are no damage: the images that need them are missing. Damage is collected, not raised.
+    here are no damage: the images that need them are missing. It may also be an open stream,
+    which has a descriptor and passes once. Damage is collected, not raised.
     Raises UsageError when there is no such file, Busy while it is written, ArchiveError when it
     is no archive or its inventory cannot be read (nothing else can then be told apart),
     StorageError.
     """
+    if not isinstance(archive, Path | Sequence):
+        return _verify_passing(archive.fileno(), progress)
     with ArchiveReader(archive) as reader:
         plan = reader.plan
         progress.stage("reading every byte", total_bytes=bytes_to_read(reader))
@@ -79,6 +83,24 @@ def verify(archive: Paths, *, progress: Progress = SILENT) -> VerifyResult:
             missing=(*plan_holes(plan, {}), *blob_holes(plan, reader.absent)),
             volumes=reader.volume_files(),
             notes=tuple(reader.notes),
+            needs=needs(plan),
+        )
+
+
+def _verify_passing(descriptor: int, progress: Progress) -> VerifyResult:
+    with PassingArchive(descriptor, "standard input") as archive:
+        plan = archive.reader.plan
+        progress.stage("reading every byte", total_bytes=plan.content_bytes)
+        damage = [_whom_it_hurts(plan, p) for p in audit_passing(archive, progress)]
+        progress.finish()
+        return VerifyResult(
+            archive=archive.reader.path,
+            id=archive.reader.id,
+            images=len(plan.images),
+            size=archive.size,
+            damage=tuple(damage),
+            missing=(*plan_holes(plan, {}), *blob_holes(plan, archive.absent)),
+            volumes=archive.volume_files(),
             needs=needs(plan),
         )
 

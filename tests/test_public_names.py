@@ -54,6 +54,7 @@ NAMES = {
     "VolumeOptions",
     "__version__",
     "export",
+    "export_stream",
     "import_archive",
     "inspect",
     "join",
@@ -71,15 +72,25 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), since: 'Sequence[Path]' = (),"
         " recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
-        " volumes: 'VolumeOptions | None' = None,"
+        " volumes: 'VolumeOptions | None' = None, zstd: 'int' = 3, window: 'int' = 1073741824,"
+        " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
+        " -> 'ExportResult'"
+    ),
+    airgap.export_stream: (
+        "(catalogs: 'Sequence[str]', stream: 'BinaryIO', *, window: 'int' = 1073741824,"
+        " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
+        " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (),"
+        " since: 'Sequence[Path]' = (),"
+        " continue_on_error: 'bool' = True,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),
     airgap.import_archive: (
-        "(archive: 'Paths', destination: 'str', *,"
+        "(archive: 'Paths | BinaryIO', destination: 'str', *,"
         " access: 'Access | None' = None, max_components: 'int' = 2,"
         " manifests: 'ManifestsOptions | None' = None, receipts: 'Sequence[Path]' = (),"
         " wait: 'bool' = False,"
+        " window: 'int' = 1073741824,"
         " verify_first: 'bool' = False, force_tags: 'bool' = False, recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True, progress: 'Progress' = SILENT,"
         " stop: 'threading.Event | None' = None) -> 'ImportResult'"
@@ -112,8 +123,10 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ReceiptResult'"
     ),
-    airgap.verify: "(archive: 'Paths', *, progress: 'Progress' = SILENT) -> 'VerifyResult'",
-    airgap.inspect: "(archive: 'Paths') -> 'Inspection'",
+    airgap.verify: (
+        "(archive: 'Paths | BinaryIO', *, progress: 'Progress' = SILENT) -> 'VerifyResult'"
+    ),
+    airgap.inspect: "(archive: 'Paths | BinaryIO') -> 'Inspection'",
 }
 
 FIELDS: dict[type[Any], str] = {
@@ -125,7 +138,7 @@ FIELDS: dict[type[Any], str] = {
     airgap.ImportResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"
         " missing failed broken to_create hosts errors"
-        " archive id destination manifests files exit_status"
+        " archive id destination manifests files damage exit_status"
     ),
     airgap.MirrorResult: (
         "arrived images_present sent sent_bytes mounted present manifests_sent"

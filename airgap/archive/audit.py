@@ -5,11 +5,13 @@ Reads and hashes; knows nothing of why an archive is read or what is done about 
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from airgap.archive import tar
+from airgap.archive.pieces import Pieces
 from airgap.archive.reader import ArchiveReader, Problem
-from airgap.digest import Hasher
+from airgap.digest import Check, Hasher
 from airgap.errors import IntegrityError, MalformedContent
 from airgap.oci.model import Index, parse_manifest
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airgap.archive.layout import Entry, Volume
+    from airgap.archive.passing import PassingArchive
     from airgap.digest import Digest
     from airgap.progress import Progress
 
@@ -40,6 +43,46 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
             yield from _check_joined(reader, number)
 
 
+def audit_passing(archive: PassingArchive, progress: Progress) -> Iterator[Problem]:
+    """Yield all damage there is of an archive, while it passes to its end.
+
+    Covers what ``audit`` does. Raises as ``PassingArchive.passages``.
+    """
+    yield from archive.reader.check_head()
+    with closing(Pieces()) as pieces:
+        for passage in archive.passages():
+            number = passage.number
+            content = _followed(passage.content, progress)
+            try:
+                if passage.reader.layout.is_cut(number) and not passage.is_absent:
+                    if pieces.keep(passage.reader, number, passage.place, content):
+                        size = archive.reader.plan.blobs[number].size
+                        _check_content(archive, number, pieces.content(number, 0, size))
+                        pieces.let_go(number)
+                elif not passage.is_absent:
+                    _check_content(archive, number, content)
+            except IntegrityError as error:
+                yield Problem(f"blob {error.message}", blobs=(number,))
+    yield from archive.problems
+    for reader in archive.heads:
+        for volume in reader.here:
+            yield from _audit_manifests(reader, volume, progress)
+
+
+def _check_content(archive: PassingArchive, number: int, content: Iterator[bytes]) -> None:
+    blob = archive.reader.plan.blobs[number]
+    check = Check(blob.digest, blob.size)
+    for piece in content:
+        check.update(piece)
+    check.finish()
+
+
+def _followed(content: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
+    for piece in content:
+        yield piece
+        progress.advance(len(piece))
+
+
 def bytes_to_read(reader: ArchiveReader) -> int:
     """Return how many bytes of content an audit will count."""
     manifests = sum(manifest.size for manifest in reader.plan.manifests)
@@ -48,6 +91,23 @@ def bytes_to_read(reader: ArchiveReader) -> int:
 
 
 def _audit_volume(reader: ArchiveReader, volume: Volume, progress: Progress) -> Iterator[Problem]:
+    yield from _audit_manifests(reader, volume, progress)
+    for number, piece in reader.layout.content(volume):
+        if not reader.reaches(volume, piece):
+            continue
+        if reader.is_absent(piece):
+            yield from _check_zeros(reader, number, piece)
+        elif reader.layout.is_cut(number):
+            yield from _check_piece(reader, number, piece)
+        else:
+            yield from _check_blob(reader, number)
+        yield from _check_padding(reader, volume, piece, (), (number,))
+        progress.advance(piece.size)
+
+
+def _audit_manifests(
+    reader: ArchiveReader, volume: Volume, progress: Progress
+) -> Iterator[Problem]:
     for number, manifest in enumerate(reader.plan.manifests):
         entry = reader.layout.manifest(number)
         if not reader.reaches(volume, entry):
@@ -60,17 +120,6 @@ def _audit_volume(reader: ArchiveReader, volume: Volume, progress: Progress) -> 
             yield from check_references(reader, number, raw)
         yield from _check_padding(reader, volume, entry, (number,), ())
         progress.advance(manifest.size)
-    for number, piece in reader.layout.content(volume):
-        if not reader.reaches(volume, piece):
-            continue
-        if reader.is_absent(piece):
-            yield from _check_zeros(reader, number, piece)
-        elif reader.layout.is_cut(number):
-            yield from _check_piece(reader, number, piece)
-        else:
-            yield from _check_blob(reader, number)
-        yield from _check_padding(reader, volume, piece, (), (number,))
-        progress.advance(piece.size)
 
 
 def check_references(reader: ArchiveReader, number: int, raw: bytes) -> Iterator[Problem]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from airgap import limits
-from airgap.archive import record, tar
+from airgap.archive import record, seekable, tar
 from airgap.archive.layout import INVENTORY_NAME, INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
 from airgap.digest import Digest, Hasher
 from airgap.errors import ArchiveError, UsageError
@@ -27,23 +27,43 @@ if TYPE_CHECKING:
 _COPY_AGAIN = "Copy the archive again, and check the copy with `airgap verify`."
 
 
+class Stored(Protocol):
+    """Bytes that can be read at any place."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """What tells the file that they are in from any other, under whatever name."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with them as a whole, "" for nothing."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes at ``offset``, fewer where they end. Raises StorageError."""
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the bytes at ``offset`` in chunks, fewer where they end. Raises StorageError."""
+
+    def close(self) -> None:
+        """Let go of them; once more changes nothing."""
+
+
 class ArchiveFile:
-    """A file that begins like an archive's; ``size`` is in bytes.
+    """A file that begins like an archive's; ``size`` is in bytes."""
 
-    ``inode`` tells it from any other file that is there, under whatever names.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open a file.
+    def __init__(self, path: Path, stored: Stored | None = None) -> None:
+        """Open a file; ``stored`` is its content where that is not simply at ``path``.
 
         Raises FileNotFoundError, UsageError when it is no file, ArchiveError when it does not
         begin like an archive's, StorageError.
         """
         self.path = path
-        self._descriptor = _open(path)
+        self._stored = stored or _stored(path)
         try:
-            status = os.fstat(self._descriptor)
-            self.size, self.inode = status.st_size, (status.st_dev, status.st_ino)
             self.inventory_size = self._read_start()
         except BaseException:
             self.close()
@@ -55,21 +75,32 @@ class ArchiveFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self._stored.size
+
+    @property
+    def inode(self) -> tuple[int, int]:
+        """What tells the file from any other that is there, under whatever name."""
+        return self._stored.inode
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the file as a whole, "" for nothing."""
+        return self._stored.problem
+
     def close(self) -> None:
         """Let go of the file, so that its medium can be taken out."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._stored.close()
 
     def at(self, offset: int, size: int) -> bytes:
         """Return the bytes at ``offset``, fewer where the file ends. Raises StorageError."""
-        with storage_errors(self.path):
-            return read_at(self._descriptor, size, offset)
+        return self._stored.read(offset, size)
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
         """Yield the bytes at ``offset`` in chunks, fewer where the file ends. StorageError."""
-        with storage_errors(self.path):
-            yield from pieces_at(self._descriptor, size, offset)
+        yield from self._stored.pieces(offset, size)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the inventory's lines, never holding more than one and a chunk.
@@ -96,7 +127,7 @@ class ArchiveFile:
     @cached_property
     def record(self) -> Record | None:
         """What a volume says of itself; None where there is nothing, or nothing legible."""
-        return record.parse(self.at(self._record_offset + tar.BLOCK, record.RECORD_SIZE))
+        return record.parse(self.at(self.record_offset + tar.BLOCK, record.RECORD_SIZE))
 
     @cached_property
     def number(self) -> int | None:
@@ -104,16 +135,17 @@ class ArchiveFile:
 
         The name of its record says so, which a checksum guards, or else the record.
         """
-        named = record.number_in(self.at(self._record_offset, tar.BLOCK))
+        named = record.number_in(self.at(self.record_offset, tar.BLOCK))
         return named or (self.record.volume if self.record else None)
 
     @property
     def is_cut_in_the_head(self) -> bool:
         """Say whether the file ends where no archive does, before it tells which volume it is."""
-        return self.size < self._record_offset + tar.BLOCK
+        return self.size < self.record_offset + tar.BLOCK
 
     @property
-    def _record_offset(self) -> int:
+    def record_offset(self) -> int:
+        """Where a volume has its record, and an archive of one file its index."""
         after_inventory = INVENTORY_OFFSET + tar.padded(self.inventory_size)
         return after_inventory + tar.BLOCK + limits.SIGNATURE
 
@@ -147,12 +179,53 @@ def is_archive(path: Path) -> bool:
     """
     with storage_errors(path), path.open("rb") as file:
         start = file.read(INVENTORY_OFFSET)
+    if start.startswith(seekable.MAGIC):
+        stored = _stored(path)
+        try:
+            start = stored.read(0, INVENTORY_OFFSET)
+        finally:
+            stored.close()
     mark = LAYOUT_NAME.encode() + b"\0"
     return start.startswith(mark) or _is_inventory(start[INVENTORY_OFFSET - tar.BLOCK :])
 
 
 def _is_inventory(header: bytes) -> bool:
     return header.startswith(INVENTORY_NAME.encode() + b"\0")
+
+
+def _stored(path: Path) -> Stored:
+    """Open a file, plain or compressed. Raises as ``ArchiveFile``."""
+    descriptor = _open(path)
+    try:
+        with storage_errors(path):
+            is_compressed = read_at(descriptor, len(seekable.MAGIC), 0) == seekable.MAGIC
+        return (seekable.SeekableFile if is_compressed else _OnDisk)(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+class _OnDisk:
+    problem = ""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.size, self.inode = status.st_size, (status.st_dev, status.st_ino)
+
+    def read(self, offset: int, size: int) -> bytes:
+        with storage_errors(self._path):
+            return read_at(self._descriptor, size, offset)
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        with storage_errors(self._path):
+            yield from pieces_at(self._descriptor, size, offset)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _open(path: Path) -> int:

@@ -150,6 +150,11 @@ class Layout:
         return self._head_end + record + limits.MIB
 
     @property
+    def head_end(self) -> int:
+        """Where the head ends in every volume, and the first blob or piece begins."""
+        return self._head_end
+
+    @property
     def inventory(self) -> Entry:
         """The inventory's entry, the same in every volume."""
         return Entry(INVENTORY_NAME, INVENTORY_OFFSET - tar.BLOCK, self._inventory_size)

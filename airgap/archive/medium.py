@@ -51,7 +51,7 @@ def volume_size(text: str) -> int:
     match = _SIZE.fullmatch(name.upper())
     if match is None or (match[3] and not match[2]):
         raise UsageError(
-            f"not a size of volumes: '{printable(text)}'",
+            f"not a size: '{printable(text)}'",
             hint=f"Write 4GB, 4GiB, or one of {', '.join(NAMED_SIZES)}.",
         )
     unit = 1024 ** " KMGT".index(match[2] or " ") if match[3] else _UNITS[match[2]]

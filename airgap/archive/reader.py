@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 Paths: TypeAlias = Path | Sequence[Path]
 """Where an archive is: a file, or any files and directories that hold its volumes."""
 
+STREAM = Path("-")
+"""What stands for an archive that is no file, but passes once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -79,13 +82,28 @@ class ArchiveReader:
         ArchiveError when it is none or its inventory is damaged, StorageError.
         """
         named = in_a_list(paths)
-        self.path = named[0]
-        self._set = _found(named, unfinished=unfinished)
+        self._read(named[0], _found(named, unfinished=unfinished), finished=not unfinished)
+
+    @classmethod
+    def of_head(cls, file: ArchiveFile) -> Self:
+        """Read the head of a file that has nothing else; of content there is nothing to know.
+
+        Raises as opening an archive does.
+        """
+        limit = file.record.limit if file.record else None
+        reader = cls.__new__(cls)
+        found = VolumeSet(file.id, limit, {file.number or WHOLE: file})
+        reader._read(file.path, found, finished=False)
+        return reader
+
+    def _read(self, path: Path, found: VolumeSet, *, finished: bool) -> None:
+        self.path = path
+        self._set = found
         try:
             self._files = self._set.files
             self.id, self.plan, self.layout = _read_inventory(self._set)
             self._refuse_numbers_beyond()
-            self.finished = not unfinished
+            self.finished = finished
             self.present, self.holes = self._sort_places()
         except BaseException:
             self._set.close()
@@ -164,6 +182,8 @@ class ArchiveReader:
 
     def _check_volume(self, volume: Volume) -> Iterator[Problem]:
         yield from self._check_length(volume)
+        if self.finished and (problem := self._files[volume.number].problem):
+            yield Problem(problem)
         if self._files[volume.number].id != self.id:
             yield Problem("the inventory is damaged")
         for entry, content in volume.documents:
@@ -230,7 +250,7 @@ class ArchiveReader:
         arrived = [
             PieceRecord(self.plan.blobs[number].digest, piece.start, piece.size, digest)
             for number, piece in self.layout.pieces_in(volume)
-            if self._header(piece) == piece.header
+            if not self.finished or self._header(piece) == piece.header
             if (digest := self.piece_digest(number, piece))
         ]
         limit, of = self.layout.limit or 0, len(self.layout.volumes)
@@ -320,6 +340,10 @@ class ArchiveReader:
                 hint=f"Bring volume {place.volume}, and run the same command again.",
             )
         yield from file.pieces(place.content + offset, place.size - offset)
+
+    def number_of(self, digest: Digest) -> int | None:
+        """Return the number of a blob, None when it is none of the archive's."""
+        return self._numbers.get(digest)
 
     def is_absent(self, place: Entry) -> bool:
         """Say whether a place that is here is kept for what has not arrived."""

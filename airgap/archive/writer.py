@@ -16,14 +16,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from airgap import limits
-from airgap.archive import inventory
 from airgap.archive.growing import GrowingFiles
-from airgap.archive.layout import SIGNATURE_NAME, UNSIGNED, Entry, Layout, index_document
+from airgap.archive.head import Head
 from airgap.archive.reader import partial_path
 from airgap.archive.state import State
 from airgap.archive.work import Work, work_path
 from airgap.arrival import Arrival
-from airgap.digest import Check, Hasher
+from airgap.digest import Check
 from airgap.errors import AirgapError, IntegrityError, Interrupted, StorageError, UsageError
 from airgap.storage import storage_errors, sync_directory, write_at
 
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from airgap.archive.layout import Entry, Layout
     from airgap.archive.reader import ArchiveReader
-    from airgap.digest import Digest
     from airgap.plan import Blob, Image, Plan
 
 WINDOW = 256 * limits.MIB
@@ -52,14 +51,13 @@ def write_head(path: Path, plan: Plan, work: Work) -> None:
     The head is put together in the work directory and appears under its name only when it is
     whole and synced. Blobs the work directory holds move along. Raises StorageError.
     """
-    with storage_errors(work.inventory):
-        size, digest = _write_inventory(work.inventory, plan)
-    layout = Layout(plan, size, index_document(plan, digest))
+    begun = Head(plan, work)
     with storage_errors(path):
         with work.head.open("wb") as head:
-            _write_documents(head.fileno(), layout, work.inventory)
-            _write_manifests(head.fileno(), plan, layout, work)
-            _write_known_blobs(head.fileno(), plan, layout, work)
+            for piece in begun.pieces():
+                head.write(piece)
+            head.flush()
+            _write_known_blobs(head.fileno(), plan, begun.layout, work)
             os.fsync(head.fileno())
         work.head.replace(partial_path(path))
         sync_directory(path.parent)
@@ -358,38 +356,6 @@ class ArchiveWriter:
             with suppress(StorageError):
                 self._state.distrust()
             raise
-
-
-def _write_inventory(path: Path, plan: Plan) -> tuple[int, Digest]:
-    hasher, size = Hasher(), 0
-    with path.open("wb") as file:
-        for line in inventory.lines(plan):
-            hasher.update(line)
-            size += file.write(line)
-    return size, hasher.digest()
-
-
-def _write_documents(descriptor: int, layout: Layout, inventory_file: Path) -> None:
-    (whole,) = layout.volumes
-    for entry, content in whole.documents:
-        write_at(descriptor, entry.header, entry.offset)
-        if content is not None:
-            write_at(descriptor, content, entry.content)
-        elif entry.name == SIGNATURE_NAME:
-            write_at(descriptor, UNSIGNED, entry.content)
-    with inventory_file.open("rb") as file:
-        _copy(_pieces(file), descriptor, layout.inventory)
-
-
-def _write_manifests(descriptor: int, plan: Plan, layout: Layout, work: Work) -> None:
-    for number, manifest in enumerate(plan.manifests):
-        content = work.manifest(manifest.digest)
-        if content is None:
-            raise IntegrityError(
-                f"{work.directory}: manifest {manifest.digest} has gone or changed"
-            )
-        entry = layout.manifest(number)
-        write_at(descriptor, entry.header + content, entry.offset)
 
 
 def _write_known_blobs(descriptor: int, plan: Plan, layout: Layout, work: Work) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airgap.archive.reader import partial_path
+from airgap.archive.compressed import COMPRESSED
+from airgap.archive.forward import DEFAULT_WINDOW
+from airgap.archive.reader import STREAM, partial_path
+from airgap.archive.seekable import LEVEL
 from airgap.cli import options, pushing, report, volumes
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
 from airgap.cli.typed import RememberingCommand, typed_again
 from airgap.errors import HOLES, AlreadyFinished
-from airgap.exporter import export, plan_export
+from airgap.exporter import export, export_stream, plan_export
 from airgap.inquiry import Inquiry
 from airgap.lister import list_images
 from airgap.plan import MISSING_BLOB, counted
@@ -44,7 +49,10 @@ _OF_ARCHIVES = (
     "since",
     "volume_size",
     "volume_dirs",
+    "zstd",
+    "window",
 )
+_OF_ARCHIVES_ON_DISK = ("dry_run", "recheck", "volume_size", "volume_dirs")
 _OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
 _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""
@@ -60,8 +68,9 @@ _OF_NAMES = ("intended", "max_components")
     "-o",
     "--output-file",
     "archive",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The archive. It grows as FILE.partial and gets its name when it is whole.",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="The archive. It grows as FILE.partial and gets its name when it is whole. - is standard"
+    " output, for a pipe.",
 )
 @click.option(
     "--reuse",
@@ -99,6 +108,16 @@ _OF_NAMES = ("intended", "max_components")
 @pushing.manifests_only_options
 @pushing.destination_options
 @volumes.volume_options
+@click.option(
+    "--zstd",
+    type=click.IntRange(1, 19),
+    default=LEVEL,
+    show_default=True,
+    metavar="LEVEL",
+    help="With -o NAME.tar.zst: how hard to compress. Layers that are compressed already always"
+    " take the fastest setting.",
+)
+@volumes.window_option
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
 @click.option("--recheck", is_flag=True, help="Hash again what is in the archive already.")
 @options.continue_on_error_option
@@ -127,6 +146,8 @@ def export_command(
     max_icsp_size: int,
     volume_size: int | None,
     volume_dirs: tuple[Path, ...],
+    zstd: int,
+    window: int | None,
     dry_run: bool,
     recheck: bool,
     continue_on_error: bool,
@@ -155,6 +176,13 @@ def export_command(
     With --since it holds the catalog, all manifests, and of the blobs those alone that the other
     side does not have. The other side's receipt.json says what that is, or an earlier archive.
 
+    Called NAME.tar.zst it is compressed. Such an archive is continued too, but a hole in it is
+    filled only by making a new one with --reuse.
+
+    With -o - the archive leaves on standard output, from front to back: for a pipe to `airgap
+    import -`, to another host or a tape. What a run says goes to standard error. A stream does
+    not resume, and a hole in it cannot be filled later.
+
     With --manifests-only nothing is fetched but the catalogs: images.txt lists what they refer
     to, or, with --for, mapping.txt and the cluster's files say what an import to DEST will do.
     Edit mapping.txt, and -f takes the images that are left in it, to where it says.
@@ -169,6 +197,8 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o olm.tar -f mapping.txt
       airgap export quay.io/my/catalog:v1 -o olm.tar --volume-size dvd --volume-dir /media/burn
       airgap export --config imageset.yaml -o olm.tar
+      airgap export quay.io/my/catalog:v1 -o olm.tar.zst
+      airgap export quay.io/my/catalog:v1 -o - | ssh inside airgap import - registry:5000
       airgap export quay.io/my/catalog:v1 -o october.tar --reuse september.tar
       airgap export quay.io/my/catalog:v1 -o october.tar --since receipt.json
     """
@@ -198,6 +228,16 @@ def export_command(
                 progress=progress, stop=stop,
             )  # fmt: skip
             return pushing.print_list("export", written, output_format)
+        if archive == STREAM:
+            streamed = export_stream(
+                asked.catalogs, sys.stdout.buffer, window=window or DEFAULT_WINDOW,
+                access=access, platform=platform, part=part, reuse=reuse,
+                since=since, continue_on_error=continue_on_error, progress=progress, stop=stop,
+            )  # fmt: skip
+            progress.finish()
+            with redirect_stdout(sys.stderr):
+                _print(streamed, context)
+            return streamed.status(skip_missing=skip_missing)
         if dry_run:
             planned = plan_export(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
@@ -210,6 +250,7 @@ def export_command(
                 asked.catalogs, archive, access=access, platform=platform, part=part, reuse=reuse,
                 since=since, recheck=recheck, continue_on_error=continue_on_error,
                 volumes=volumes.options_from(volume_size, volume_dirs),
+                zstd=zstd, window=window or DEFAULT_WINDOW,
                 progress=progress, stop=stop,
             )  # fmt: skip
         except AlreadyFinished as error:
@@ -232,10 +273,12 @@ def _anew(context: click.Context) -> str:
 
 def _unused_name(archive: Path) -> Path:
     """Return the next name that no archive has: after olm.tar comes olm-2.tar, then olm-3.tar."""
-    numbered = re.fullmatch(r"(.+)-(\d{1,6})", archive.stem)
-    stem, last = numbered.groups() if numbered else (archive.stem, "1")
+    suffix = COMPRESSED if _is_compressed(archive) else archive.suffix
+    name = archive.name.removesuffix(suffix)
+    numbered = re.fullmatch(r"(.+)-(\d{1,6})", name)
+    stem, last = numbered.groups() if numbered else (name, "1")
     further = (f"{stem}-{n:0{len(last)}}" for n in count(int(last) + 1))
-    names = (archive.with_name(f"{name}{archive.suffix}") for name in further)
+    names = (archive.with_name(f"{name}{suffix}") for name in further)
     return next(name for name in names if not (name.exists() or partial_path(name).exists()))
 
 
@@ -248,8 +291,22 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
         options.refuse_typed(context, _OF_ARCHIVES, "is about an archive, and none is made")
         return
     options.refuse_typed(context, _OF_FILES, "is about the files that --manifests-only writes")
+    if given["archive"] == STREAM:
+        options.refuse_typed(context, _OF_ARCHIVES_ON_DISK, "is about a file, and -o - writes none")
+        if given["output_format"] == "json":
+            raise click.UsageError("-o - needs standard output for the archive, not for JSON")
+        if sys.stdout.isatty():
+            raise click.UsageError("standard output is a terminal: pipe the archive somewhere")
+    elif not _is_compressed(given["archive"]):
+        options.refuse_typed(context, ["window"], "is about -o - and -o NAME.tar.zst")
+    if not _is_compressed(given["archive"]):
+        options.refuse_typed(context, ["zstd"], "is about -o NAME.tar.zst")
     if not given["files"]:
         options.refuse_typed(context, _OF_NAMES, "is about --manifests-only, or -f")
+
+
+def _is_compressed(archive: Path) -> bool:
+    return archive.name.endswith(COMPRESSED)
 
 
 def _print(result: ExportResult, context: click.Context) -> None:
@@ -276,9 +333,12 @@ def _print(result: ExportResult, context: click.Context) -> None:
     kinds = {image.reason == MISSING_BLOB for image in result.missing}
     if kinds:
         report.echo()
-    if True in kinds:
+    if kinds and context.params["archive"] == STREAM:
+        report.echo("What has left does not change: run both sides again when these can be had.")
+        return
+    if True in kinds and not _is_compressed(context.params["archive"]):
         report.echo("Run the same command again to fetch the blobs that are missing.")
-    if False in kinds:
+    if False in kinds or (kinds and _is_compressed(context.params["archive"])):
         report.echo(
             "What an archive is to hold does not change: when the other images can be had, make a"
             " new one\nthat takes from this what it holds:"

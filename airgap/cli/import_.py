@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from airgap.cli import options, pushing, report
+from airgap.archive.forward import DEFAULT_WINDOW
+from airgap.archive.reader import STREAM
+from airgap.cli import options, pushing, report, volumes
 from airgap.cli.running import shown_progress
+from airgap.errors import printable
 from airgap.importer import import_archive, plan_import
 from airgap.lister import list_archive
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     help="A receipt of an earlier import: where else in DEST's registry is what a delta leaves to"
     " earlier archives. Again for further ones.",
 )
+@volumes.window_option
 @click.option("--verify-first", is_flag=True, help="Read every byte before the first request.")
 @pushing.force_tags_option
 @pushing.recheck_option
@@ -59,6 +63,7 @@ def import_command(
     max_icsp_size: int,
     wait: bool,
     receipts: tuple[Path, ...],
+    window: int | None,
     verify_first: bool,
     force_tags: bool,
     recheck: bool,
@@ -81,7 +86,9 @@ def import_command(
     that was interrupted continues when the same command is run again. Catalogs go last.
 
     ARCHIVE is a file, or the files and directories that hold its volumes, in any order and under
-    any names.
+    any names. With - it comes from standard input, from `airgap export -o -` or any program that
+    reads a file or a tape, and is pushed while it passes. What is lost of it is named with the
+    images and operators that it costs; none of these is tagged.
 
     A delta leaves out what earlier archives have brought to DEST. If any of that is not there, it
     is named, and nothing is pushed.
@@ -93,10 +100,14 @@ def import_command(
       airgap import /media/usb registry.example.com:5000 --wait
       airgap import olm.tar registry.example.com:5000/olm -a auth.json --to-manifests out
       airgap import olm.tar localhost:5000 --insecure --dry-run
+      airgap import - registry.example.com:5000 < /dev/nst0
       airgap import olm.tar registry.example.com:5000 --manifests-only --to-manifests out
     """
     options.set_verbosity(verbose)
     pushing.require_manifests_only(context)
+    archive = options.archive_from(context, archives)
+    if STREAM not in archives:
+        options.refuse_typed(context, ["window"], "is about an archive from standard input, -")
     manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
     if manifests_only:
         listed = list_archive(
@@ -108,7 +119,7 @@ def import_command(
         return pushing.print_plan("import", plan, output_format, skip_missing=skip_missing)
     with shown_progress(quiet) as progress:
         result = import_archive(
-            archives,
+            archive,
             destination,
             access=options.access_from(
                 registry_config, insecure, certificate_authority, max_per_registry
@@ -117,6 +128,7 @@ def import_command(
             manifests=manifests,
             receipts=receipts,
             wait=wait,
+            window=window or DEFAULT_WINDOW,
             verify_first=verify_first,
             force_tags=force_tags,
             recheck=recheck,
@@ -138,6 +150,10 @@ def _print(result: ImportResult) -> None:
     pushing.print_sent(result)
     pushing.print_files(result.manifests, result.files)
     pushing.print_holes("MISSING from the archive, so not pushed", result)
-    if any(image.reason == "damaged" for image in result.failed):
+    for message in result.damage:
+        report.echo(f"DAMAGED   {printable(message, 400)}")
+    if result.damage:
+        report.echo("  Not all of the stream came through: send it again.")
+    elif any(image.reason == "damaged" for image in result.failed):
         report.echo("  The archive is damaged: copy it again, and run the same command again.")
     pushing.print_hints(result)

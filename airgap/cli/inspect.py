@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 @options.archives_argument
 @click.option("--images", is_flag=True, help="List every image with its size and digest.")
 @options.output_option
-def inspect_command(archives: tuple[Path, ...], images: bool, output_format: str) -> int:
+@click.pass_context
+def inspect_command(
+    context: click.Context, /, archives: tuple[Path, ...], images: bool, output_format: str
+) -> int:
     """Say what an archive holds: catalogs, packages, images, sizes, holes.
 
     Reads the inventory alone, which takes a moment whatever the archive's size; `airgap verify`
     reads every byte. ARCHIVE is a file, or the files and directories that hold its volumes; one
-    volume is enough.
+    volume is enough. With - it comes from standard input, and is read to its end.
 
     \b
     Examples:
@@ -34,7 +37,7 @@ def inspect_command(archives: tuple[Path, ...], images: bool, output_format: str
       airgap inspect olm.tar --images
       airgap inspect olm.tar --output json
     """
-    found = inspect(archives)
+    found = inspect(options.archive_from(context, archives))
     if output_format == "json":
         report.echo_json("inspect", found.exit_status, found)
     else:

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from airgap import limits
+from airgap.archive.reader import STREAM
 from airgap.cli import report
 from airgap.errors import UsageError
 from airgap.question import Configured, Part, configured
@@ -22,6 +23,8 @@ from airgap.registry.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airgap.archive.reader import Paths
 
 _LARGEST_LIST = 256 * limits.MIB
 
@@ -264,6 +267,22 @@ archives_argument = click.argument(
     nargs=-1,
     required=True,
 )
+
+
+def archive_from(context: click.Context, archives: tuple[Path, ...]) -> Paths | BinaryIO:
+    """Return the files and directories of an archive, or standard input for ``-``.
+
+    Raises click.UsageError.
+    """
+    if STREAM not in archives:
+        return archives
+    if archives[1:]:
+        raise click.UsageError("- is a whole archive from standard input: name nothing else")
+    refuse_typed(context, ["wait", "verify_first"], "cannot be: standard input passes once")
+    refuse_typed(context, ["dry_run", "manifests_only"], "needs a file, and - is none")
+    if sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: pipe an archive into it")
+    return sys.stdin.buffer
 
 
 def verbosity_options(command: Command) -> Command:

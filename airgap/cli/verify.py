@@ -24,24 +24,32 @@ SHOWN_IMAGES = 10
 @options.archives_argument
 @options.output_option
 @options.verbosity_options
+@click.pass_context
 def verify_command(
-    archives: tuple[Path, ...], output_format: str, quiet: bool, verbose: int
+    context: click.Context,
+    /,
+    archives: tuple[Path, ...],
+    output_format: str,
+    quiet: bool,
+    verbose: int,
 ) -> int:
     """Read every byte of an archive and follow every reference in it.
 
     Names all damage at once, with the images and operators it hurts. Use it after copying to a
     medium and after carrying it. ARCHIVE is a file, or the files and directories that hold its
-    volumes, in any order and under any names; volumes that are not there are named.
+    volumes, in any order and under any names; volumes that are not there are named. With - it
+    comes from standard input.
 
     \b
     Examples:
       airgap verify /media/usb/olm.tar
       airgap verify /media/usb1 /media/usb2
       airgap verify olm.tar --output json
+      airgap verify - < /dev/nst0
     """
     options.set_verbosity(verbose)
     with shown_progress(quiet) as progress:
-        result = verify(archives, progress=progress)
+        result = verify(options.archive_from(context, archives), progress=progress)
     if output_format == "json":
         report.echo_json("verify", result.exit_status, result)
     else:

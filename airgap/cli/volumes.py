@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from airgap import limits
 from airgap.archive.medium import VolumeOptions, volume_size
 from airgap.cli import report
 from airgap.errors import StorageError, UsageError, printable
@@ -26,6 +27,21 @@ def _size(_context: click.Context, _parameter: click.Parameter, value: str | Non
         return volume_size(value) if value else None
     except UsageError as error:
         raise click.BadParameter(f"{error.message}. {error.hint}") from error
+
+
+def _window(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    size = _size(context, parameter, value)
+    if size is not None and size < limits.MIB:
+        raise click.BadParameter(f"{size} bytes are less than 1 MiB")
+    return size
+
+
+window_option = click.option(
+    "--window",
+    metavar="SIZE",
+    callback=_window,
+    help="For - and NAME.tar.zst: how much may wait in a temporary file. Default: 1GiB.",
+)
 
 
 def _size_option(*, required: bool) -> Callable[[Command], Command]:
