@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from airgap import limits, strict_json
@@ -106,6 +107,7 @@ class RegistryClient:
         self._uploader = Uploader(self._channel)
         self.takes_digests: dict[str, bool] = {}
         self._unreachable: set[str] = set()
+        self._givers: dict[Digest, Place] = {}
         self._reading = _PUSH if writes else _PULL
 
     def close(self) -> None:
@@ -154,24 +156,52 @@ class RegistryClient:
         return self._first(self._places(full), fetch)
 
     def blob(
-        self, repository: Repository, digest: Digest, size: int, offset: int = 0
+        self,
+        repository: Repository,
+        digest: Digest,
+        size: int,
+        offset: int = 0,
+        further: Iterable[Repository] = (),
     ) -> Iterator[bytes]:
         """Yield a source blob from ``offset`` to exactly ``size``, in pieces of a chunk.
 
-        Breaks are mended underneath. The content is not hashed. Raises IntegrityError for
-        another length, before the bytes in excess; NotFound and AccessDenied come before the
-        first byte.
+        Breaks are mended underneath; where one place fails, the next one goes on, also in the
+        ``further`` repositories. The content is not hashed: who asks for all of it a second time
+        was not content, and is given it by the next place. Raises IntegrityError for another
+        length, before the bytes in excess; NotFound and AccessDenied come before the first byte.
         """
-        places = self._places(_by_digest(repository, digest))
         download = Download(self._channel, digest, size, offset)
-        for place in places[:-1]:
+        *others, last = self._blob_places((repository, *further), digest, offset)
+        for place in others:
             try:
-                yield from download.pieces(self._scope(place, _PULL))
+                yield from self._pieces(download, place)
             except (RegistryError, IntegrityError) as error:
                 self._note(place, error)
+                _log.info("%s; asking the next place", printable(error.message, 400))
             else:
                 return
-        yield from download.pieces(self._scope(places[-1], _PULL))
+        yield from self._pieces(download, last)
+
+    def _pieces(self, download: Download, place: Place) -> Iterator[bytes]:
+        """Yield what is left of a blob; remember who gave the end of it, read on or not."""
+        begun = download.position
+        try:
+            yield from download.pieces(self._scope(place, _PULL))
+        finally:
+            if download.is_complete and download.position > begun:
+                self._givers[download.digest] = place
+
+    def _blob_places(
+        self, repositories: Iterable[Repository], digest: Digest, offset: int
+    ) -> list[Place]:
+        """Return where to ask for a blob: from its start not first where it was given before."""
+        all_places = (self._registries.candidates(_by_digest(r, digest)) for r in repositories)
+        places = list(dict.fromkeys(chain.from_iterable(all_places)))
+        giver = self._givers.get(digest)
+        if offset == 0 and giver in places:
+            start = places.index(giver) + 1
+            places = places[start:] + places[:start]
+        return self._reachable_first(places)
 
     def tags(self, repository: Repository) -> list[str]:
         """Return every tag of a source repository, at its location; mirrors may have a part.

@@ -93,8 +93,8 @@ class BlobDestination:
     def put_blob(self, blob: Blob, where: str, read: Callable[[int], Iterator[bytes]]) -> Arrival:
         """Make sure that a repository has a blob: found there, mounted, or sent.
 
-        Raises IntegrityError when the bytes to send are not what was promised (the upload is
-        then never completed), RegistryError, Interrupted, and what ``read`` raises.
+        Raises IntegrityError when the bytes to send are not what was promised, twice (the upload
+        is then never completed), RegistryError, Interrupted, and what ``read`` raises.
         """
         repository = self._hosts[where]
         if repository in self.absent:
@@ -134,13 +134,17 @@ class BlobDestination:
         read: Callable[[int], Iterator[bytes]],
         mount_from: str = "",
     ) -> Arrival:
-        return self._client.upload(
-            repository,
-            blob.digest,
-            blob.size,
-            lambda: verified(read(0), blob.digest, blob.size),
-            mount_from,
-        )
+        def pieces() -> Iterator[bytes]:
+            return verified(read(0), blob.digest, blob.size)
+
+        def upload() -> Arrival:
+            return self._client.upload(repository, blob.digest, blob.size, pieces, mount_from)
+
+        try:
+            return upload()
+        except IntegrityError as error:  # The source may have it elsewhere, or read it rightly.
+            _log.info("%s; reading it once more", printable(error.message, 400))
+            return upload()
 
     def _has(self, blob: Blob, repository: Repository) -> bool:
         """Say whether a blob is there, whole. Raises RegistryError for one of another length."""

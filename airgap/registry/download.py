@@ -30,11 +30,16 @@ class Download:
 
     def __init__(self, channel: Channel, digest: Digest, size: int, offset: int) -> None:
         self._channel = channel
-        self._digest = digest
+        self.digest = digest
         self._size = size
         self._etag = ""
         self._ranges = True
         self.position = offset
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the blob has been given out."""
+        return self.position >= self._size
 
     def pieces(self, scope: Scope) -> Iterator[bytes]:
         """Yield what is left of the blob, as one repository gives it.
@@ -78,8 +83,8 @@ class Download:
         return Call(
             scope,
             "GET",
-            f"blobs/{self._digest}",
-            f"{scope.repository}@{self._digest}",
+            f"blobs/{self.digest}",
+            f"{scope.repository}@{self.digest}",
             accepted=frozenset({200, 206, 416}) if headers else frozenset({200}),
             headers=headers,
         )

@@ -5,11 +5,10 @@ Knows which repositories hold which blob; refuses to know what is done with the 
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from airgap.errors import IntegrityError, NotFound, RegistryError, printable
+from airgap.errors import NotFound
 from airgap.reference import ImageReference
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from airgap.plan import Blob, Plan
     from airgap.reference import Repository
     from airgap.registry.client import RegistryClient
-
-_log = logging.getLogger(__name__)
 
 
 class RegistrySource:
@@ -47,22 +44,14 @@ class RegistrySource:
     def blob(self, blob: Blob, offset: int) -> Iterator[bytes]:
         """Yield a blob's bytes from ``offset`` on; where one repository fails, from the next.
 
-        Raises what the last one says: RegistryError, IntegrityError; and Interrupted.
+        Who asks for all of them again is given them by another one first. Raises what the last
+        one says: RegistryError, IntegrityError; and Interrupted.
         """
         if blob not in self._repositories:
             raise _made_anew(blob)
-        *others, last = self._repositories[blob]
-        for repository in others:
-            try:
-                for piece in self._client.blob(repository, blob.digest, blob.size, offset):
-                    offset += len(piece)
-                    yield piece
-            except (RegistryError, IntegrityError) as error:
-                _log.info("%s; asking the next repository", printable(error.message, 400))
-            else:
-                return
+        first, *further = self._repositories[blob]
         try:
-            yield from self._client.blob(last, blob.digest, blob.size, offset)
+            yield from self._client.blob(first, blob.digest, blob.size, offset, further)
         except NotFound as error:
             raise error if blob in self._carried else _made_anew(blob) from error
 

@@ -376,6 +376,17 @@ def test_a_blob_goes_on_at_the_location_when_the_mirror_fails(world: World) -> N
     assert world.ranges == ["bytes=5000-"]
 
 
+def test_who_is_not_content_with_a_mirror_is_given_the_blob_by_the_location(world: World) -> None:
+    damaged = bytes(SIZE)
+    mirror = world.serve(lambda _: Reply(200, {}, damaged))
+    world.answer(ranged)
+    conf = f'[[registry]]\nlocation="{world.host}"\n[[registry.mirror]]\nlocation="{mirror.host}"'
+    client = world.client(conf, mirror)
+    given = [b"".join(client.blob(world.repository, DIGEST, SIZE)) for _ in range(3)]
+    assert given == [damaged, BLOB, damaged], "each in its turn"
+    assert len(world.ranges) == 1
+
+
 def test_insecure_in_registries_conf_is_enough(world: World) -> None:
     mirror = world.serve(lambda _: manifest())
     conf = (

@@ -242,6 +242,18 @@ def test_wrong_content_is_never_completed(target: Target) -> None:
     assert target.store.blob("lab/image-0", blob.digest) is None
 
 
+def test_wrong_content_is_asked_for_once_more(target: Target) -> None:
+    destination, blob = target.destination(), target.shared
+    sound = target.content.by_digest[blob.digest]
+    contents = [bytes(blob.size), sound]
+    arrival = destination.put_blob(
+        blob, destination.where(target.one), lambda offset: iter([contents.pop(0)[offset:]])
+    )
+    assert arrival is Arrival.SENT
+    assert target.store.blob("lab/image-0", blob.digest) is not None
+    assert contents == []
+
+
 def test_a_blob_that_failed_in_one_repository_is_mounted_from_none(target: Target) -> None:
     destination = target.destination()
     target.registry.fault("POST", r".*/image-0/blobs/uploads/", answer(500))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airgap.archive.work import Work
 from airgap.digest import digest_of
 from airgap.errors import AccessDenied, IntegrityError, Interrupted, NotFound, Unreachable
 from airgap.registry import retry
@@ -17,7 +18,7 @@ from airgap.registry.credentials import Credentials
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.source import RegistrySource
 from airgap.registry.transport import Transport
-from tests.support.faults import FaultyRegistry, answer, cut, longer, reset
+from tests.support.faults import FaultyRegistry, answer, cut, flip, longer, reset
 from tests.support.http import FakeClock
 from tests.support.plans import Content
 
@@ -148,6 +149,35 @@ def test_a_request_to_stop_is_no_failure_of_a_repository(shared: Shared) -> None
     with pytest.raises(Interrupted):
         list(pieces)
     assert shared.ranges(TWO) == []
+
+
+def test_who_is_not_content_with_a_repository_is_given_the_blob_by_the_next(
+    shared: Shared, tmp_path: Path
+) -> None:
+    shared.registry.fault("GET", ONE, flip())
+    work = Work(tmp_path / "work")
+    work.fetch(DIGEST, len(LAYER), lambda offset: shared.source.blob(shared.blob, offset))
+    with work.open(DIGEST) as file:
+        assert file.read() == LAYER
+    assert (shared.ranges(ONE), shared.ranges(TWO)) == ([None], [None])
+
+
+def test_what_was_not_read_to_its_end_is_given_by_the_same_repository(shared: Shared) -> None:
+    shared.registry.fault("GET", ONE, cut(after=10_000), hits=(1,))
+    pieces = shared.source.blob(shared.blob, 0)
+    next(pieces)
+    del pieces
+    assert shared.read() == LAYER
+    assert shared.ranges(TWO) == []
+
+
+def test_a_blob_that_is_wrong_everywhere_is_asked_for_in_turn(shared: Shared) -> None:
+    for path in (ONE, TWO):
+        shared.registry.fault("GET", path, flip())
+    assert all(shared.read() != LAYER for _ in range(4))
+    assert [asked.path for asked in shared.registry.asked if asked.path in (ONE, TWO)] == (
+        [ONE, TWO] * 2
+    )
 
 
 def test_the_origin_of_a_blob_is_where_it_was_asked_for_last(shared: Shared) -> None:
