@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version; a reader refuses a higher one and ignores keys it does not know."""
 
+_MARK = b'{"airgap-receipt":'
+
 PUSHED = "top manifests read back and hashed; of what was sent, every manifest, and blobs by digest"
 """How content is checked that an import, or a mirror, has put at its place."""
 
@@ -101,6 +103,12 @@ def assumed_by(plan: Plan) -> tuple[tuple[str, tuple[str, ...]], ...]:
         for archive in plan.blobs[number].held:
             held[archive].append(str(plan.blobs[number].digest))
     return tuple((str(plan.archives[number]), tuple(held[number])) for number in sorted(held))
+
+
+def is_receipt(path: Path) -> bool:
+    """Say whether a file begins like a receipt. Raises StorageError."""
+    with storage_errors(path), path.open("rb") as file:
+        return file.read(len(_MARK)) == _MARK
 
 
 def read(path: Path) -> Receipt:

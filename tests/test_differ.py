@@ -17,6 +17,8 @@ from airgap.catalog.read import Found
 from airgap.catalog.tree import LocalTree
 from airgap.differ import Fetch, diff
 from airgap.digest import digest_of
+from airgap.registry.directory import DirectoryStore
+from airgap.registry.server import RegistryServer
 from airgap.reshaper import split
 from tests.support.command import airgap
 from tests.support.lab import CATALOG, CATALOGS
@@ -161,6 +163,48 @@ def test_a_catalog_image_is_asked_for(archives: Archives, tmp_path: Path) -> Non
         )  # fmt: skip
     assert ran.status == 0
     assert ran.json["packages"] == ran.json["images_added"] == []
+
+
+def receipt_of(archive: Path, folder: Path) -> Path:
+    with RegistryServer(DirectoryStore(folder / "site", durable=False)) as registry:
+        ran = airgap(
+            "import", archive, registry.host, "--insecure", "--to-manifests", folder / "manifests"
+        )
+        assert ran.status == 0
+    return folder / "manifests" / "receipt.json"
+
+
+def test_a_receipt_says_what_is_there_as_its_archive_does(
+    archives: Archives, tmp_path: Path
+) -> None:
+    receipt = receipt_of(archives.part, tmp_path)
+    ran = airgap("diff", receipt, archives.whole, "--output", "json")
+    expected = airgap("diff", archives.part, archives.whole, "--output", "json").json
+    assert ran.status == 0
+    assert ran.json["packages"] is None
+    for key in ("fetch", "images_added", "images_gone"):
+        assert ran.json[key] == expected[key], key
+
+
+def test_two_receipts_are_compared_by_their_images(archives: Archives, tmp_path: Path) -> None:
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    old, new = receipt_of(archives.part, one), receipt_of(archives.whole, two)
+    ran = airgap("diff", new, old, "--output", "json")
+    expected = airgap("diff", archives.whole, archives.part, "--output", "json").json
+    assert (ran.status, ran.json["fetch"]) == (0, None)
+    assert ran.json["images_gone"] == expected["images_gone"] != []
+    told = airgap("diff", old, old).out
+    assert "images    0 added, 0 gone" in told
+    assert "packages" not in told
+
+
+def test_a_receipt_that_is_damaged_is_refused(archives: Archives, tmp_path: Path) -> None:
+    broken = tmp_path / "receipt.json"
+    broken.write_text('{"airgap-receipt":1,"archive":7}')
+    ran = airgap("diff", broken, archives.whole)
+    assert ran.status == 4
+    assert str(broken) in ran.err
 
 
 def test_each_side_has_its_own_catalog_chosen(archives: Archives) -> None:

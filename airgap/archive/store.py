@@ -175,5 +175,7 @@ class ArchiveStore:
         return lacking
 
     def _why_absent(self, number: int) -> str:
+        if holders := self._plan.holders_of(number):
+            return f"blob {self._plan.blobs[number].digest} is in another archive, {holders}"
         told = self._reader.absent.get(number)
         return told or f"blob {self._plan.blobs[number].digest} is a hole of the archive"

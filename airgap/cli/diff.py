@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from airgap import receipt
 from airgap.browser import open_catalog
 from airgap.catalog.compare import ADDED, CHANGED, GONE
 from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
-from airgap.differ import diff
+from airgap.differ import Delivered, diff
 from airgap.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
+    from airgap.browser import OpenCatalog
     from airgap.catalog.compare import ChannelChange, PackageChange
     from airgap.catalog.listing import ListedBundle
     from airgap.differ import Difference
@@ -60,15 +64,16 @@ def diff_command(
     """Say what has changed from the catalog in OLD to the one in NEW.
 
     Packages, channels and versions that were added or are gone, channels with another head, and
-    images. OLD and NEW are archives, database files, directories that hold a catalog, or
-    references of catalog images, in any mixture; what is on disk comes first. Between two
-    archives it also says how much the newer one holds that the older one does not. Differences
-    are no failure: the exit status is 0.
+    images. OLD and NEW are archives, receipts, database files, directories that hold a catalog,
+    or references of catalog images, in any mixture; what is on disk comes first. A receipt knows
+    images alone. Where OLD is an archive or a receipt and NEW an archive, it also says how much
+    that holds that OLD has not. Differences are no failure: the exit status is 0.
 
     \b
     Examples:
       airgap diff september.tar october.tar
       airgap diff september.tar quay.io/my/catalog:v1 --images
+      airgap diff receipt.json october.tar
       airgap diff quay.io/my/catalog:v1 quay.io/my/catalog:v2 --output json
     """
     options.set_verbosity(verbose)
@@ -77,14 +82,19 @@ def diff_command(
         registry_config, insecure, certificate_authority, max_per_registry, registries_conf
     )
     with shown_progress(quiet) as progress:
-        before, after = (
-            open_catalog(
+
+        def side(
+            source: str, catalog: str | None
+        ) -> AbstractContextManager[OpenCatalog | Delivered]:
+            path = Path(source)
+            if path.is_file() and receipt.is_receipt(path):
+                return nullcontext(Delivered(source, receipt.read(path)))
+            return open_catalog(
                 source, catalog=catalog, access=access, platform=platform if chosen else None,
                 progress=progress, stop=context.obj,
-            )
-            for source, catalog in ((old, old_catalog), (new, new_catalog))
-        )  # fmt: skip
-        with before as older, after as newer:
+            )  # fmt: skip
+
+        with side(old, old_catalog) as older, side(new, new_catalog) as newer:
             found = diff(older, newer)
     if output_format == "json":
         report.echo_json("diff", found.exit_status, found)
@@ -98,16 +108,17 @@ def diff_command(
 def _print(found: Difference, images: bool) -> None:
     report.echo(f"old       {printable(found.old, 400)}")
     report.echo(f"new       {printable(found.new, 400)}")
-    kinds = [package.change for package in found.packages]
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _MARKS)
-    report.echo(f"packages  {counts}")
+    if found.packages is not None:
+        kinds = [package.change for package in found.packages]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in _MARKS)
+        report.echo(f"packages  {counts}")
     report.echo(f"images    {len(found.images_added)} added, {len(found.images_gone)} gone")
     if found.fetch is not None:
         fetch = found.fetch
         report.echo(
             f"to fetch  {size(fetch.size)}: {fetch.blobs} blobs, {fetch.manifests} manifests"
         )
-    for package in found.packages:
+    for package in found.packages or ():
         _print_package(package)
     for title, references in (("+", found.images_added), ("-", found.images_gone)):
         if images and references:

@@ -12,9 +12,10 @@ import pytest
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader
 from airgap.digest import digest_of
+from airgap.plan import assuming
 from airgap.reshaper import split
 from tests.support import stranger
-from tests.support.plans import Content, archive_of, some_content
+from tests.support.plans import Content, archive_of, begin, fill, some_content
 
 HOLE = b"never arrives" * 50_000
 
@@ -69,6 +70,17 @@ def test_reads_content_of_no_bytes(tmp_path: Path) -> None:
     content = some_content()
     content.images["quay.io/lab/empty:v1"] = content.manifest(b"{}", b"")
     assert stranger.read([_archive(tmp_path, content)])[2] == []
+
+
+def test_reads_a_delta(tmp_path: Path) -> None:
+    content, delta = some_content(), tmp_path / "delta.tar"
+    plan = content.plan()
+    held = {plan.blobs[number].digest: {digest_of(b"base")} for number in (3, 5)}
+    begin(delta, content, assuming(plan, held))
+    fill(delta, content)
+    with ArchiveReader(delta) as reader:
+        assert len(reader.plan.assumed) == 2
+        assert stranger.read([delta])[::2] == (str(reader.id), [])
 
 
 @pytest.mark.parametrize("volumes", [False, True])

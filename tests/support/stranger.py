@@ -94,7 +94,7 @@ def read(paths: Iterable[Path]) -> tuple[str, dict[str, str], list[str]]:
     files = sorted(map(File, paths), key=lambda file: file.number)
     raw = files[0].inventory
     identity, inventory = f"sha256:{sha256(raw).hexdigest()}", json.loads(raw)
-    must(inventory["airgap"] == 1, "another version of the format")
+    must(inventory["airgap"] in (1, 2), "another version of the format")
     roots = [(i["reference"], inventory["manifests"][i["root"]]) for i in inventory["images"]]
     for number, file in enumerate(files, 1):
         must((file.number, file.inventory) == (number, raw), f"no volume {number} of {identity}")
@@ -102,7 +102,7 @@ def read(paths: Iterable[Path]) -> tuple[str, dict[str, str], list[str]]:
         for record in inventory["manifests"]:
             must(place(record, [file]), f"{file.path}: manifest {record['digest']} is not there")
     here = list(files)
-    holes = [blob["digest"] for blob in inventory["blobs"] if not place(blob, here)]
+    holes = [b["digest"] for b in inventory["blobs"] if "held" not in b and not place(b, here)]
     limit = json.loads(files[0].record or b"{}").get("limit", 0)
     for file in files:
         file.end(identity, len(files), limit)
