@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.disks import remount, small_disk
 from tests.support.lab import Recipe
 from tests.support.promise import same_bytes
 from tests.support.site import Site, Supply, open_site
@@ -68,7 +68,7 @@ class Medium:
         self._filler = folder / "filler"
 
     def resize(self, size: int) -> None:
-        _mount("-o", f"remount,size={size}", str(self.folder))
+        remount(self.folder, f"size={size}")
 
     def fill(self, left: int = 0) -> None:
         """Let somebody else use all room but ``left`` bytes."""
@@ -85,18 +85,8 @@ class Medium:
 
 @contextmanager
 def mounted(folder: Path, size: int) -> Iterator[Medium]:
-    folder.mkdir()
-    _mount("-t", "tmpfs", "-o", f"size={size}", "medium", str(folder))
-    try:
+    with small_disk(folder, size):
         yield Medium(folder)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def _mount(*arguments: str) -> None:
-    ran = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-    if ran.returncode != 0:
-        pytest.skip(f"cannot mount: {ran.stderr}")
 
 
 def assert_stopped_cleanly(ran: Ran, path: Path) -> None:

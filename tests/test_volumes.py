@@ -17,8 +17,8 @@ from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.digest import digest_of
 from tests.support import command
+from tests.support.disks import small_disk
 from tests.support.lab import CATALOG, Recipe
-from tests.support.media import small_disk
 from tests.support.promise import keeps
 from tests.support.site import Site, Supply, open_site
 from tests.test_interruption import (

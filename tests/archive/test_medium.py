@@ -14,7 +14,7 @@ from airgap.archive.medium import FAT_LIMIT, Media, VolumeOptions, largest_file,
 from airgap.archive.state import State
 from airgap.archive.writer import ArchiveWriter
 from airgap.errors import StorageError, UsageError
-from tests.support.media import small_disk
+from tests.support.disks import small_disk
 from tests.support.plans import begin, some_content
 
 if TYPE_CHECKING:

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 IMAGE_BYTES = 4 << 20
+
+
+@contextmanager
+def small_disk(path: Path, size: int | str) -> Iterator[Path]:
+    """Mount a disk in memory, of some bytes (or ``4m``), for the ``with`` block."""
+    path.mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
+    try:
+        yield path
+    finally:
+        if path.is_mount():
+            subprocess.run(["umount", str(path)], check=True)
 
 
 class Mounter:
