@@ -275,7 +275,6 @@ class Push:
         *,
         force_tags: bool,
         holders: abc.Mapping[Digest, Iterable[Repository]] | None = None,
-        blobs_ahead: bool = False,
     ) -> None:
         """Push images that have not failed already, the catalogs after all others.
 
@@ -283,8 +282,7 @@ class Push:
         way the registry takes manifests, before much has been sent to it.
 
         ``manifest`` gives a manifest's bytes by its number. ``holders`` are repositories that
-        are said to hold a blob, and from which it may be mounted. With ``blobs_ahead`` blobs
-        have been brought already, so that a repository in which no manifest is may hold some.
+        are said to hold a blob, and from which it may be mounted.
         """
         catalogs = {self._plan.images[number] for number in self._plan.catalog_images}
         images = [image for image in images if image not in self.failed]
