@@ -1,50 +1,34 @@
 """HTTP as this program speaks it: connections, TLS, proxies, redirects, bounded reads.
 
-The pools and the proxies are those of ``requests``' adapters; calls go straight to the pools.
-Its sessions would cost 0.5 ms of processor time a call, which ten thousand small blobs feel;
-and what they add (cookies, netrc, the environment, their own redirects and decoding) is what
-must not happen here: they send credentials that nobody gave them. So a request carries exactly
-the headers it is given, a redirect is followed without credentials, and content is taken
-undecoded.
+A request carries exactly the headers it is given, a redirect is followed without credentials,
+and content is taken undecoded: there are no cookies, no netrc, no settings from the environment
+but the proxies, because each of them sends what nobody asked for. How a request looks on the
+wire is ``http_client``'s, how its host is reached ``connections``'.
 
-Every exception of urllib3, ``ssl`` and ``socket`` ends at this border: it becomes an error of
-the program or, if it may pass, ``Temporary``. Knows nothing of registries or tokens.
+Every exception of ``ssl``, ``socket`` and of what is below ends at this border: it becomes an
+error of the program or, if it may pass, ``Temporary``. Knows nothing of registries or tokens.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit, urlunsplit
-
-import requests.utils
-import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    IncompleteRead,
-    InsecureRequestWarning,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ProxyError,
-    SSLError,
-)
-from urllib3.exceptions import TimeoutError as AnyTimeoutError
 
 from airgap import __version__, limits
 from airgap.errors import RegistryError, Unreachable, UsageError, printable
 from airgap.reference import is_hub
 from airgap.registry import locations, pace
 from airgap.registry.account import Account
+from airgap.registry.connections import Connections, NameUnknown, NotConnected, ProxyFailed
+from airgap.registry.http_client import CutShort, HungUp, NotHttp
 from airgap.registry.pace import Pace
 from airgap.registry.proxies import Proxies
 from airgap.registry.retry import (
@@ -58,17 +42,13 @@ from airgap.registry.retry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from urllib3.connectionpool import HTTPConnectionPool
+    from collections.abc import Callable, Iterator, Mapping
 
     from airgap.digest import Bytes
+    from airgap.registry.connections import Way
+    from airgap.registry.http_client import Reply
 
 _log = logging.getLogger(__name__)
-
-_HOSTS = 64
-_CONNECTIONS = 64
-"""How many idle ones are kept, of how many hosts, and of each."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
@@ -76,6 +56,11 @@ _UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
 
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
+
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
+_ALWAYS = {"User-Agent": f"airgap/{__version__}", "Accept-Encoding": "identity"}
+_BREAKS = (OSError, NotHttp, NotConnected, ValueError)
+"""What an exchange ends with when it does not come to its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +76,6 @@ class Patience:
     read: float = 60
     write: float = 60
     verdict: float = 300
-
-    def timeout(self, *, sending: bool) -> urllib3.Timeout:
-        """Return the limits of one request, with a body to send or without."""
-        if sending:  # The first number limits each write, too.
-            return urllib3.Timeout(connect=self.write, read=self.verdict)
-        return urllib3.Timeout(connect=self.connect, read=self.read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +108,7 @@ class Answer:
         "_clock",
         "_lane",
         "_pace",
-        "_raw",
+        "_reply",
         "headers",
         "redirected",
         "status",
@@ -137,22 +116,20 @@ class Answer:
         "what",
     )
 
-    def __init__(
-        self, raw: urllib3.BaseHTTPResponse, request: Request, clock: Clock, pace: Pace
-    ) -> None:
-        self._raw = raw
+    def __init__(self, reply: Reply, request: Request, clock: Clock, pace: Pace) -> None:
+        self._reply = reply
         self._clock = clock
         self._pace = pace
         self._lane = request.lane
-        self.status = raw.status
-        self.headers: Mapping[str, str] = raw.headers
+        self.status = reply.status
+        self.headers: Mapping[str, str] = reply.headers
         self.url = request.url
         self.what = request.what
         self.redirected = False
 
     def all_of(self, header: str) -> list[str]:
         """Return every value of a header that may come several times."""
-        return list(self._raw.headers.getlist(header))
+        return self._reply.headers.all_of(header)
 
     @property
     def length(self) -> int | None:
@@ -217,13 +194,8 @@ class Answer:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back, or cut it when part of the body is still to come.
-
-        Nothing is read: the length that an answer claims (416) may be a lie to wait on.
-        """
-        if self._raw.length_remaining == 0:
-            self._raw.drain_conn()
-        self._raw.close()
+        """Cut the connection when part of the body is still to come: it may be a lie to wait on."""
+        self._reply.close()
 
     def __enter__(self) -> Answer:
         return self
@@ -241,14 +213,14 @@ class Answer:
 
     def _some(self, limit: int) -> bytes:
         try:
-            return self._raw.read1(limit, decode_content=False)
-        except AnyTimeoutError as error:
+            return self._reply.read(limit)
+        except TimeoutError as error:
             raise self._broken("nothing arrived for too long") from error
-        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+        except _BREAKS as error:
             raise self._broken(f"the connection broke: {_reason(error)}") from error
 
     def _broken(self, why: str) -> Temporary:
-        self._raw.close()
+        self._reply.close()
         self._pace.too_much(self._lane)
         return Temporary(Unreachable(f"{self.what}: {locations.authority(self.url)}: {why}"))
 
@@ -281,10 +253,10 @@ class Transport:
             for host in insecure
             for scheme in ("https", "http")
         )
-        self._proxies = Proxies.from_environ(environ)
-        self._verified = _verifying_context(certificate_authority)
-        self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
-        self._openers: dict[tuple[str, str, bool], urllib3.PoolManager | HTTPConnectionPool] = {}
+        self._connections = Connections(
+            Proxies.from_environ(environ), _verifying_context(certificate_authority)
+        )
+        self._ways: dict[tuple[str, str, bool], Way] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}
         self._standings: dict[str, Standing] = defaultdict(Standing)
@@ -292,9 +264,7 @@ class Transport:
 
     def close(self) -> None:
         """Close every idle connection."""
-        with self._lock:
-            for manager in self._managers.values():
-                manager.clear()
+        self._connections.close()
 
     def attempts(self, lane: str) -> Attempts:
         """Return a count of failures for a piece of work at a registry, by its host."""
@@ -362,8 +332,8 @@ class Transport:
         body = self._body(request)
         begun = self.clock.monotonic()
         try:
-            raw = self._open(request, body)
-        except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+            reply = self._exchange(request, body)
+        except _BREAKS as error:
             if _is_cut(error):
                 self.pace.too_much(request.lane)
             raise _translated(error, request) from error
@@ -372,7 +342,7 @@ class Transport:
                 body.close()
         if body is None:
             self.pace.answered(request.lane, self.clock.monotonic() - begun)
-        answer = Answer(raw, request, self.clock, self.pace)
+        answer = Answer(reply, request, self.clock, self.pace)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s %s: %d", request.method, locations.shown(request.url), answer.status)
         if answer.status in (429, 503):
@@ -386,71 +356,37 @@ class Transport:
             return request.body
         return Body(request.body(), lambda size: self.pace.moved(request.lane, size))
 
-    def _open(self, request: Request, body: bytes | Body | None) -> urllib3.BaseHTTPResponse:
-        headers = {
-            "User-Agent": f"airgap/{__version__}",
-            "Accept-Encoding": "identity",
-            **request.headers,
-        }
+    def _exchange(self, request: Request, body: bytes | Body | None) -> Reply:
+        """Send a request over some connection, and wait for its answer."""
+        parts = urlsplit(request.url)
+        way = self._way(parts, request.insecure)
+        headers = {"Host": _host(parts), **_ALWAYS, **request.headers}
         if request.authorization is not None:
             headers["Authorization"] = request.authorization
         if body is not None:
             headers["Content-Length"] = str(request.length)
-        opener, target = self._way(request)
-        return opener.urlopen(
-            request.method,
-            target,
-            body=cast("Iterable[bytes] | bytes | None", body),  # its types know no buffers
-            headers=headers,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=self._patience.timeout(sending=body is not None),
-        )
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        if way.is_forwarded:
+            headers |= way.proxy_headers
+            target = f"{parts.scheme}://{_host(parts)}{target}"
+        patience = self._patience
+        connection = self._connections.take(way, patience.connect)
+        try:
+            connection.patience(patience.read if body is None else patience.write)
+            pieces = (body,) if isinstance(body, bytes) else body or ()
+            connection.ask(request.method, target, headers, pieces)
+            connection.patience(patience.read if body is None else patience.verdict)
+            return connection.answer(request.method, partial(self._connections.give, way))
+        except BaseException:
+            connection.close()
+            raise
 
-    def _way(self, request: Request) -> tuple[urllib3.PoolManager | HTTPConnectionPool, str]:
-        """Return what opens a request, and what it is to be asked for.
-
-        That is the host's own pool where there is no proxy: a manager looks for it anew for
-        every request, which takes a tenth of its time.
-        """
-        parts = urlsplit(request.url)
-        key = (parts.scheme, parts.netloc, request.insecure)
-        opener = self._openers.get(key)
-        if opener is None:
-            opener = self._new_opener(parts, request.insecure)
-            opener = self._openers.setdefault(key, opener)
-        if isinstance(opener, urllib3.PoolManager):
-            return opener, request.url
-        return opener, urlunsplit(("", "", parts.path or "/", parts.query, ""))
-
-    def _new_opener(
-        self, parts: SplitResult, insecure: bool
-    ) -> urllib3.PoolManager | HTTPConnectionPool:
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        proxy = self._proxies.choose(parts.scheme, host, port)
-        with self._lock:
-            manager = self._managers.get((proxy, insecure))
-            if manager is None:
-                manager = self._managers[proxy, insecure] = self._new_manager(proxy, insecure)
-        return manager if proxy else manager.connection_from_host(host, port, parts.scheme)
-
-    def _new_manager(self, proxy: str, insecure: bool) -> urllib3.PoolManager:
-        context = _unverifying_context() if insecure else self._verified
-        if insecure:
-            # The operator named the host on the command line; once is enough.
-            urllib3.disable_warnings(InsecureRequestWarning)
-        adapter = HTTPAdapter(_HOSTS, _CONNECTIONS)
-        manager: urllib3.PoolManager
-        if proxy:
-            manager = adapter.proxy_manager_for(
-                proxy, proxy_ssl_context=self._verified, ssl_context=context
-            )
-        else:
-            adapter.init_poolmanager(_HOSTS, _CONNECTIONS, ssl_context=context)
-            manager = adapter.poolmanager
-        return manager
+    def _way(self, parts: SplitResult, insecure: bool) -> Way:
+        key = (parts.scheme, parts.netloc, insecure)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = self._connections.way(parts, verified=not insecure)
+        return way
 
     def _find_scheme(self, api: str) -> str | None:
         """Return how an insecure host can be spoken to; None when it cannot be at all now.
@@ -462,15 +398,13 @@ class Transport:
         for scheme in ("https", "http"):
             probe = Request("GET", f"{scheme}://{api}/v2/", api, insecure=True)
             try:
-                self._open(probe, None).close()
-            except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+                self._exchange(probe, None).close()
+            except _BREAKS as error:
                 if no_tls and isinstance(fault := _translated(error, probe), Temporary):
                     raise fault from error
-                if not isinstance(
-                    error, SSLError | NewConnectionError | ProtocolError | ProxyError
-                ):
+                if isinstance(error, TimeoutError | ValueError):
                     return None
-                no_tls = isinstance(error, SSLError)
+                no_tls = isinstance(error, ssl.SSLError)
             else:
                 return scheme
         return None
@@ -499,7 +433,7 @@ class BodyFailed(Exception):
 class Body:
     """The pieces of an upload. Raises BodyFailed for whatever their source raises.
 
-    Otherwise urllib3 would take an unreadable file for a broken connection. ``moved`` is told
+    Otherwise an unreadable file would be taken for a broken connection. ``moved`` is told
     the length of each piece that is given out.
     """
 
@@ -528,11 +462,19 @@ class Body:
             self._pieces.close()
 
 
+def _host(parts: SplitResult) -> str:
+    """Return what names the host of a URL in a request: without the port that its scheme has."""
+    name = parts.netloc.rpartition("@")[2]
+    return name.removesuffix(_DEFAULT_PORTS.get(parts.scheme, ""))
+
+
 def _verifying_context(certificate_authority: Path | None) -> ssl.SSLContext:
     """Trust the system's authorities, or certifi's where it has none, and the given ones."""
     context = ssl.create_default_context()
     if not context.cert_store_stats()["x509_ca"] and not _has_certificate_directory():
-        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
+        import certifi  # where it is not needed it would still cost the start of every command
+
+        context.load_verify_locations(certifi.where())
     if certificate_authority is not None:
         try:
             context.load_verify_locations(certificate_authority)
@@ -551,36 +493,28 @@ def _has_certificate_directory() -> bool:
     return directory.is_dir() and any(directory.iterdir())
 
 
-def _unverifying_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _translated(error: Exception, request: Request) -> Exception:
     """Return what an exception of the layers below means to this program."""
     host = locations.authority(request.url)
     where = f"{request.what}: {host}"
-    if isinstance(error, ProxyError):
+    if isinstance(error, ProxyFailed):
         return Unreachable(
             f"{where}: the proxy fails: {_reason(error)}",
             hint="Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
         )
-    if isinstance(error, SSLError | ssl.SSLError):
+    if isinstance(error, ssl.SSLError):
         return _tls_failure(error, where, host)
-    if isinstance(error, NameResolutionError):
+    if isinstance(error, NameUnknown):
         message = f"{where}: the name cannot be resolved: {_reason(error)}"
         return Temporary(Unreachable(message, hint="Check the name, and this machine's DNS."))
-    if isinstance(error, NewConnectionError | ConnectTimeoutError):
+    if isinstance(error, NotConnected):
         message = f"{where}: cannot connect: {_reason(error)}"
         return Temporary(Unreachable(message, hint="Check host and port, and that it runs."))
-    if isinstance(error, AnyTimeoutError):
+    if isinstance(error, TimeoutError):
         return Temporary(Unreachable(f"{where}: no answer in time"), timed_out=True)
-    if isinstance(error, ProtocolError | OSError | http.client.HTTPException):
-        closed = isinstance(_innermost(error), ConnectionError)
+    if isinstance(error, OSError | NotHttp):
         message = f"{where}: the connection broke: {_reason(error)}"
-        return Temporary(Unreachable(message), at_once=closed)
+        return Temporary(Unreachable(message), at_once=isinstance(error, ConnectionError))
     return RegistryError(f"{where}: not a usable request or answer: {_reason(error)}")
 
 
@@ -589,11 +523,7 @@ def _is_cut(error: Exception) -> bool:
 
     One that was closed while idle, or was never there, is not.
     """
-    if isinstance(error, NewConnectionError | ConnectTimeoutError | ProxyError):
-        return False
-    inner = _innermost(error)
-    is_idle = isinstance(inner, http.client.RemoteDisconnected)
-    return isinstance(inner, ConnectionResetError | TimeoutError) and not is_idle
+    return isinstance(error, ConnectionResetError | CutShort | TimeoutError)
 
 
 def _tls_failure(error: Exception, where: str, host: str) -> Exception:
@@ -622,8 +552,14 @@ def _innermost(error: BaseException) -> BaseException:
 def _reason(error: BaseException) -> str:
     """Return the cause in words that hold no URL: the system's, or the exception's name."""
     inner = _innermost(error)
-    if isinstance(inner, IncompleteRead):
+    if isinstance(inner, CutShort):
         return "the answer ended too soon"
+    if isinstance(inner, HungUp):
+        return "closed without an answer"
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    if isinstance(inner, NotHttp):
+        return printable(str(inner))
     if isinstance(inner, ssl.SSLCertVerificationError):
         return printable(inner.verify_message)
     if isinstance(inner, ssl.SSLError):

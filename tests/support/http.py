@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it arrived. ``body`` is short when the client cut the connection."""
+    """A request as it arrived. ``body`` is short when the client cut the connection.
+
+    ``port`` is the client's: the same for all requests of a connection.
+    """
 
     method: str
     path: str
     headers: Message
     body: bytes = b""
+    port: int = 0
 
     @property
     def authorization(self) -> str | None:
@@ -147,7 +151,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             length = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(length)
             tripwire.watch({name.lower(): value for name, value in self.headers.items()})
-            asked = Asked(self.command, self.path, self.headers, body)
+            port = self.client_address[1]
+            asked = Asked(self.command, self.path, self.headers, body, port)
             server.asked.append(asked)
             if len(body) < length:
                 self.close_connection = True
