@@ -1,18 +1,17 @@
 """Workers: pieces of work done at once, as many in each lane as that lane admits.
 
 The one place with threads. Work is begun in the order in which it came, lane by lane, so that
-one slow registry holds up nobody else's work; its conclusions are drawn in one thread, and may
-bring further work. Knows nothing of what is done, nor of how much is good for a lane.
+one slow registry holds up nobody else's work; its conclusions are drawn one after the other, and
+may bring further work. Knows nothing of what is done, nor of how much is good for a lane.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airgap.errors import AirgapError, Interrupted, StorageError
 
@@ -58,11 +57,19 @@ class Work(Protocol):
         """Do it, in a worker."""
 
     def settle(self, error: AirgapError | None) -> Iterable[Work]:
-        """Draw the conclusions, in the accounting thread; return what is to be done next."""
+        """Draw the conclusions, while no other work does; return what is to be done next.
+
+        Everything else waits meanwhile.
+        """
 
 
 class Crew:
-    """Does work until there is none left, or something ends it."""
+    """Does work until there is none left, or something ends it.
+
+    A worker that has finished settles its work and takes the next itself, under one lock: to
+    hand each of ten thousand small pieces over to an accounting thread and back would cost more
+    than the pieces.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,13 @@ class Crew:
         self._lanes = lanes
         self._stop = stop
         self._is_fatal = is_fatal
-        self._end: AirgapError | None = None
+        self._end: BaseException | None = None
+        self._changed = threading.Condition()
+        self._waiting = _Waiting()
+        self._running = 0
+        self._in_lane: dict[str, int] = defaultdict(int)
+        self._given: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
 
     @property
     def ending(self) -> bool:
@@ -86,39 +99,79 @@ class Crew:
         StorageError, Interrupted and what is fatal end it: what is under way is awaited, then
         the error is raised.
         """
-        waiting, running = _Waiting(work), 0
-        in_lane: dict[str, int] = defaultdict(int)
-
-        def has_room(lanes: tuple[str, ...]) -> bool:
-            return all(self._lanes.admits(lane, in_lane[lane]) for lane in lanes)
-
-        with _Threads() as threads:
-            try:
-                while running or (waiting and self._end is None):
-                    while self._end is None and running < THREADS:
-                        one = waiting.take(has_room)
-                        if one is None:
-                            break
-                        for lane in one.lanes:
-                            in_lane[lane] += 1
-                        running += 1
-                        threads.run(one, running)
-                    for one, error in threads.ended():
-                        running -= 1
-                        for lane in one.lanes:
-                            in_lane[lane] -= 1
-                        self._settle(one, error, waiting)
-                    if self._stop.is_set() and self._end is None:
-                        self._end = Interrupted()
-            except BaseException:
-                self._stop.set()
-                raise
+        try:
+            with self._changed:
+                self._waiting.put_last(work)
+                self._hand_out()
+                while self._running or (self._waiting and self._end is None):
+                    self._changed.wait(_LOOK_AGAIN)
+                    self._hand_out()
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            for _thread in self._threads:
+                self._given.put(None)
+            for thread in self._threads:
+                thread.join()
         if self._end is not None:
             raise self._end
 
-    def _settle(self, one: Work, error: BaseException | None, waiting: _Waiting) -> None:
+    def _serve(self) -> None:
+        while (one := self._given.get()) is not None:
+            while one is not None:
+                error: BaseException | None = None
+                try:
+                    one.run()
+                except BaseException as failure:
+                    error = failure
+                with self._changed:
+                    one = self._ended(one, error)
+
+    def _hand_out(self) -> None:
+        """Give work to idle workers, or new ones, as long as there is room for more."""
+        while (one := self._next()) is not None:
+            if self._running > len(self._threads):
+                thread = threading.Thread(target=self._serve, name=f"crew-{self._running}")
+                thread.start()
+                self._threads.append(thread)
+            self._given.put(one)
+
+    def _next(self) -> Work | None:
+        """Take the first work there is room for, and count it as running."""
+        if self._stop.is_set() and self._end is None:
+            self._end = Interrupted()
+        if self._end is not None or self._running >= THREADS:
+            return None
+        one = self._waiting.take(self._has_room)
+        if one is not None:
+            self._running += 1
+            for lane in one.lanes:
+                self._in_lane[lane] += 1
+        return one
+
+    def _has_room(self, lanes: tuple[str, ...]) -> bool:
+        return all(self._lanes.admits(lane, self._in_lane[lane]) for lane in lanes)
+
+    def _ended(self, one: Work, error: BaseException | None) -> Work | None:
+        """Settle work that has ended; return what its worker is to do next."""
+        self._running -= 1
+        for lane in one.lanes:
+            self._in_lane[lane] -= 1
+        try:
+            self._settle(one, error)
+        except BaseException as bug:
+            self._end = bug
+            self._stop.set()
+        further = self._next()
+        self._hand_out()
+        if not self._running:
+            self._changed.notify()
+        return further
+
+    def _settle(self, one: Work, error: BaseException | None) -> None:
         if error is None:
-            waiting.put_first(one.settle(None))
+            self._waiting.put_first(one.settle(None))
         elif not isinstance(error, AirgapError):
             raise error
         elif self._end or isinstance(error, StorageError | Interrupted) or self._is_fatal(error):
@@ -126,55 +179,7 @@ class Crew:
             if isinstance(error, StorageError):
                 self._stop.set()  # Whoever waits for a registry waits for nothing.
         else:
-            waiting.put_first(one.settle(error))
-
-
-class _Threads:
-    """Threads that do what they are given; as many as there was ever work at once.
-
-    Bare queues, as a future for each of ten thousand small pieces of work costs as much as a
-    tenth of the work.
-    """
-
-    def __init__(self) -> None:
-        self._given: SimpleQueue[Work | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[Work, BaseException | None]] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _thread in self._threads:
-            self._given.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def run(self, one: Work, running: int) -> None:
-        """Begin a piece of work; with it, so many are running."""
-        if running > len(self._threads):
-            thread = threading.Thread(target=self._serve, name=f"crew-{running}")
-            thread.start()
-            self._threads.append(thread)
-        self._given.put(one)
-
-    def ended(self) -> list[tuple[Work, BaseException | None]]:
-        """Return what has ended, and how; wait a moment for the first."""
-        ended = []
-        with suppress(Empty):
-            ended.append(self._done.get(timeout=_LOOK_AGAIN))
-            while True:
-                ended.append(self._done.get_nowait())
-        return ended
-
-    def _serve(self) -> None:
-        while (one := self._given.get()) is not None:
-            try:
-                one.run()
-            except BaseException as error:
-                self._done.put((one, error))
-            else:
-                self._done.put((one, None))
+            self._waiting.put_first(one.settle(error))
 
 
 def in_parallel(
@@ -208,14 +213,17 @@ def in_parallel(
 class _Waiting:
     """Work that has not begun, in its order, sorted by the lanes it needs."""
 
-    def __init__(self, work: Iterable[Work]) -> None:
+    def __init__(self) -> None:
         self._by_lanes: dict[tuple[str, ...], deque[tuple[int, Work]]] = defaultdict(deque)
-        self._first = 0
-        for number, one in enumerate(work):
-            self._by_lanes[one.lanes].append((number, one))
+        self._first = self._last = 0
 
     def __bool__(self) -> bool:
         return any(self._by_lanes.values())
+
+    def put_last(self, work: Iterable[Work]) -> None:
+        for one in work:
+            self._last += 1
+            self._by_lanes[one.lanes].append((self._last, one))
 
     def put_first(self, work: Iterable[Work]) -> None:
         for one in reversed(list(work)):
