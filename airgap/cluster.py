@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from airgap.catalog.read import FILE_BASED
+from airgap.catalog.formats import FILE_BASED
 from airgap.errors import UsageError
 from airgap.reference import Repository
 

@@ -18,8 +18,8 @@ from airgap.archive.reader import ArchiveReader
 from airgap.archive.work import Work
 from airgap.asking import Asker
 from airgap.catalog import as_database
+from airgap.catalog.formats import SQLITE
 from airgap.catalog.image import read_image
-from airgap.catalog.read import SQLITE
 from airgap.cluster import Announced
 from airgap.errors import HOLES, MalformedReference, UsageError, printable
 from airgap.local_catalogs import is_local, refuse_inside

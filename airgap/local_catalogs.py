@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airgap.catalog import as_database, filebased
+from airgap.catalog.formats import CONFIGS_LABEL, DATABASE_LABEL, FILE_BASED, SQLITE
 from airgap.catalog.image import CatalogImage, variants
-from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, FILE_BASED, SQLITE, read_local
+from airgap.catalog.read import read_local
 from airgap.errors import CatalogError, UsageError, printable
 from airgap.oci.build import Addition, of_one_layer, with_layers
 from airgap.oci.layer import write_layer

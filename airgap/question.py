@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airgap import imageset, mapping, mapping_file
+from airgap import mapping, mapping_file
 from airgap.catalog.select import EVERY, HEAD, PackageChoice, Selection, parse_pattern
 from airgap.digest import digest_of
 from airgap.errors import UsageError
@@ -104,6 +104,8 @@ class Configured:
 
 def configured(raw: bytes, name: str) -> Configured:
     """Read oc-mirror's configuration file; ``name`` stands for it in errors. Raises UsageError."""
+    from airgap import imageset  # with what reads YAML, for this alone
+
     read = imageset.parse(raw, name)
     if not read.operators:
         raise UsageError(f"{name}: mirror.operators names no catalog: there is nothing to take")

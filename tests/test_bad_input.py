@@ -19,7 +19,7 @@ from airgap.archive.layout import INVENTORY_OFFSET
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.state import state_path
 from airgap.archive.work import work_path
-from airgap.catalog.read import CONFIGS_LABEL
+from airgap.catalog.formats import CONFIGS_LABEL
 from airgap.registry import retry
 from airgap.registry.directory import DirectoryStore
 from airgap.registry.server import RegistryServer

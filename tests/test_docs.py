@@ -38,7 +38,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 def _commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
     """Give every command that does something, by its full name."""
-    for name, command in sorted(group.commands.items()):
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from _commands(command, f"{before}{name} ")
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.catalog import read
+from airgap.catalog import formats, read
 from airgap.registry.directory import DirectoryStore
 from tests.support.images import file_layer, image, layer
 from tests.support.lab import CATALOG, CATALOGS, Recipe, build_lab
@@ -167,7 +167,7 @@ def _pushed(site: Site, *, damaged: bool) -> Iterator[tuple[str, set[str]]]:
     images = sorted(_wanted_by(site, "etcd"))[:3]
     content = image(
         [layer(_file_based(site.folder, images, damaged=damaged))],
-        labels={read.CONFIGS_LABEL: "/configs"},
+        labels={formats.CONFIGS_LABEL: "/configs"},
     )
     name = "file-based-damaged" if damaged else "file-based"
     put(DirectoryStore(site.supply.folder, durable=False), f"quay.io/lab/{name}", content, "v1")

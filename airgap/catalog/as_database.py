@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airgap.catalog import database_writer, read
+from airgap.catalog import database_writer, formats, read
 from airgap.errors import CatalogError, printable
 from airgap.storage import storage_errors
 
@@ -24,7 +24,7 @@ def save(tree: Tree, found: Found, path: Path) -> None:
     What was there stays until the new one is whole. Raises StorageError; CatalogError when
     the catalog's own database has gone.
     """
-    if found.format != read.SQLITE:
+    if found.format != formats.SQLITE:
         database_writer.write(found.catalog, path, read.contents(tree, found))
         return
     file = tree.find(found.path)

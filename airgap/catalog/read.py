@@ -22,6 +22,13 @@ from airgap.catalog import (
     sqlite,
 )
 from airgap.catalog.database import MAGIC, require_finished
+from airgap.catalog.formats import (
+    CONFIGS_LABEL,
+    DATABASE_LABEL,
+    FILE_BASED,
+    PACKAGE_MANIFESTS,
+    SQLITE,
+)
 from airgap.catalog.notes import Notes
 from airgap.catalog.shapes import folded
 from airgap.catalog.tree import LocalFile, LocalTree
@@ -34,21 +41,6 @@ if TYPE_CHECKING:
     from airgap.catalog.content import BundleContent
     from airgap.catalog.model import Catalog
     from airgap.catalog.tree import StoredFile, Tree
-
-CONFIGS_LABEL = "operators.operatorframework.io.index.configs.v1"
-"""Names the directory of a file-based catalog; wins over the other label."""
-
-DATABASE_LABEL = "operators.operatorframework.io.index.database.v1"
-"""Names the database of a SQLite catalog."""
-
-SQLITE = "sqlite"
-"""The format of operator-registry's databases."""
-
-FILE_BASED = "file-based"
-"""The format of documents in YAML or JSON, also called declarative configs."""
-
-PACKAGE_MANIFESTS = "package-manifests"
-"""The format of directories of packages and ClusterServiceVersions."""
 
 _TOP = ""
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airgap.catalog import filebased, read, rebuild_filebased, rebuild_sqlite, sqlite
+from airgap.catalog import filebased, formats, rebuild_filebased, rebuild_sqlite, sqlite
 from airgap.catalog.graph import named
 from airgap.catalog.reduce import reduced
 from airgap.catalog.tree import LocalFile, LocalTree
@@ -61,7 +61,7 @@ def rebuild(
     nothing is left, CatalogError for a catalog that cannot be written so that it is read as
     what was decided, StorageError.
     """
-    if found.format == read.PACKAGE_MANIFESTS:
+    if found.format == formats.PACKAGE_MANIFESTS:
         raise UsageError(
             "a catalog of package manifests cannot be rebuilt: what replaces what stands inside"
             " its ClusterServiceVersions",
@@ -73,7 +73,7 @@ def rebuild(
             "the catalog cannot be rebuilt: nothing that is selected stands in a channel",
             hint=_WHOLE,
         )
-    write = _database if found.format == read.SQLITE else _documents
+    write = _database if found.format == formats.SQLITE else _documents
     path = posixpath.normpath(found.path)
     files, opaque, without_csv, remarks = write(tree, path, catalog, directory)
     unlisted = _unlisted(found.catalog, catalog, without_csv)

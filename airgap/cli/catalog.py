@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @click.group("catalog", short_help="Look into a catalog: packages, images, SQL.")
-def catalog_group() -> None:
+def catalog_command() -> None:
     """Look into a catalog of any format, wherever it is.
 
     SOURCE is an archive, a database file, a directory that holds a catalog, or the reference of
@@ -129,7 +129,7 @@ def _with_source(command: Callable[..., int]) -> Callable[..., int]:
     return given
 
 
-@catalog_group.command("list", short_help="List packages, channels and versions.")
+@catalog_command.command("list", short_help="List packages, channels and versions.")
 @click.argument("source")
 @click.option("--package", "packages", multiple=True, help="Only this one; may be repeated.")
 @click.option("--channel", "channels", multiple=True, help="Only this one; may be repeated.")
@@ -163,7 +163,7 @@ def list_command(
     return listing.exit_status
 
 
-@catalog_group.command("images", short_help="List images and the bundles that want them.")
+@catalog_command.command("images", short_help="List images and the bundles that want them.")
 @click.argument("source")
 @click.option(
     "--package",
@@ -197,7 +197,7 @@ def images_command(source: _Source, packages: tuple[str, ...], output_format: st
     return listing.exit_status
 
 
-@catalog_group.command("query", short_help="Ask a catalog in SQL.")
+@catalog_command.command("query", short_help="Ask a catalog in SQL.")
 @click.argument("source")
 @click.argument("sql")
 @click.option(

@@ -13,7 +13,6 @@ from airgap.cli import options, pushing, report, volumes
 from airgap.cli.running import shown_progress
 from airgap.errors import printable
 from airgap.importer import import_archive, plan_import
-from airgap.lister import list_archive
 
 if TYPE_CHECKING:
     from airgap.importer import ImportResult
@@ -110,6 +109,8 @@ def import_command(
         options.refuse_typed(context, ["window"], "is about an archive from standard input, -")
     manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
     if manifests_only:
+        from airgap.lister import list_archive  # with all that reads catalogs, for this alone
+
         listed = list_archive(
             archives, destination, path=path, max_components=max_components, manifests=manifests
         )

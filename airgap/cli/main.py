@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from airgap import __version__
 from airgap.cli import report
-from airgap.cli.catalog import catalog_group
-from airgap.cli.diff import diff_command
-from airgap.cli.export import export_command
-from airgap.cli.import_ import import_command
-from airgap.cli.inspect import inspect_command
-from airgap.cli.mirror import mirror_command
-from airgap.cli.receipt import receipt_command
-from airgap.cli.reshape import join_command, merge_command, split_command
 from airgap.cli.running import stoppable
-from airgap.cli.serve import serve_command
-from airgap.cli.verify import verify_command
 from airgap.errors import AirgapError, Interrupted
 
 if TYPE_CHECKING:
@@ -40,7 +31,40 @@ Exit status:
 """
 
 
-@click.group(epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]})
+_COMMANDS = {
+    "catalog": "catalog",
+    "diff": "diff",
+    "export": "export",
+    "import": "import_",
+    "inspect": "inspect",
+    "join": "reshape",
+    "merge": "reshape",
+    "mirror": "mirror",
+    "receipt": "receipt",
+    "serve": "serve",
+    "split": "reshape",
+    "verify": "verify",
+}
+"""Each command's name and the module that holds it, as ``NAME_command``."""
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called for: no run needs what the others are made of."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"airgap.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+@click.group(
+    cls=_Commands, epilog=EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="airgap")
 def cli() -> None:
     """Carry an operator catalog and every image it needs across an air gap.
@@ -49,23 +73,6 @@ def cli() -> None:
     On the other side, `airgap import` pushes it to the internal registry, with every digest
     unchanged, and writes the YAML that makes a cluster use it.
     """
-
-
-for command in (
-    export_command,
-    import_command,
-    mirror_command,
-    catalog_group,
-    diff_command,
-    inspect_command,
-    verify_command,
-    split_command,
-    join_command,
-    merge_command,
-    receipt_command,
-    serve_command,
-):
-    cli.add_command(command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from tqdm import tqdm
-
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from airgap.progress import Progress
 
 HEARTBEAT_SECONDS = 30.0
@@ -19,6 +19,9 @@ class TerminalProgress:
     """A bar with bytes, rate, time left and images."""
 
     def __init__(self, stream: TextIO) -> None:
+        from tqdm import tqdm  # It takes as long to load as a command, and is for terminals.
+
+        self._tqdm = tqdm
         self._stream = stream
         self._bar: tqdm[NoReturn] | None = None
         self._images = self._total_images = 0
@@ -30,7 +33,7 @@ class TerminalProgress:
         with self._lock:
             self._images, self._total_images = 0, total_images
             in_bytes = bool(total_bytes)
-            self._bar = tqdm(
+            self._bar = self._tqdm(
                 desc=name,
                 total=total_bytes or total_images or None,
                 unit="B" if in_bytes else "image",
@@ -62,7 +65,7 @@ class TerminalProgress:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         with self._lock:
-            tqdm.write(message, file=self._stream)
+            self._tqdm.write(message, file=self._stream)
 
     def finish(self) -> None:
         """End the bar, leaving its last state."""

@@ -11,7 +11,6 @@ from airgap.cli import options, report
 from airgap.cli.progress import size
 from airgap.cluster import LARGEST_DOCUMENT, Scope
 from airgap.errors import HOLES, printable
-from airgap.lister import DatabasePath
 from airgap.manifests import ManifestsOptions
 from airgap.mapping import DEFAULT_COMPONENTS
 from airgap.plan import counted
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from airgap.lister import ListResult
+    from airgap.lister import DatabasePath, ListResult
     from airgap.pushing import PushPlan, PushResult
     from airgap.registry.account import HostActivity
 
@@ -78,7 +77,11 @@ _DESTINATION_OPTIONS = (
 def _database_path(
     _context: click.Context, _parameter: click.Parameter, value: str
 ) -> DatabasePath | None:
-    return DatabasePath.parse(value) if value else None
+    if not value:
+        return None
+    from airgap.lister import DatabasePath  # with all that reads catalogs, for this alone
+
+    return DatabasePath.parse(value)
 
 
 _MANIFESTS_ONLY_OPTIONS = (

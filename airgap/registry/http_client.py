@@ -20,7 +20,7 @@ from urllib.parse import quote
 from airgap import limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airgap.digest import Bytes
 
@@ -33,9 +33,10 @@ _AHEAD = 16 * limits.KIB
 _JOINED = 32 * limits.KIB
 """Up to so many bytes of a body go out in one call with the head."""
 
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?", re.ASCII)
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?(?=\r?\n|$)", re.ASCII)
+_FIELD = re.compile(r"\r?\n([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*)(?=\r?\n|$)", re.ASCII)
+_FOLD = re.compile(r"\r?\n[ \t]+")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _LINE_BREAK = re.compile(r"[\r\n\0]")
@@ -81,15 +82,18 @@ class Headers(Mapping[str, str]):
     Several of one name are one value, joined as RFC 9110 says; ``all_of`` gives each.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_fields", "_values")
 
-    def __init__(self, fields: Iterable[tuple[str, str]]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for name, value in fields:
-            self._values.setdefault(name.lower(), []).append(value)
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        self._fields = fields
+        self._values: dict[str, str] = {}
+        for name, text in fields:
+            lower, value = name.lower(), text.rstrip(" \t")
+            before = self._values.get(lower)
+            self._values[lower] = value if before is None else f"{before}, {value}"
 
     def __getitem__(self, name: str) -> str:
-        return ", ".join(self._values[name.lower()])
+        return self._values[name.lower()]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -99,7 +103,8 @@ class Headers(Mapping[str, str]):
 
     def all_of(self, name: str) -> list[str]:
         """Return the value of each field of a name."""
-        return list(self._values.get(name.lower(), ()))
+        lower = name.lower()
+        return [text.rstrip(" \t") for each, text in self._fields if each.lower() == lower]
 
 
 class Connection:
@@ -305,29 +310,29 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 def _parsed(head: str) -> tuple[int, int, Headers]:
     """Return status, minor version and fields of a head without the empty line at its end."""
-    first, *rest = head.replace("\r\n", "\n").split("\n")
-    match = _STATUS_LINE.fullmatch(first)
+    if "\n " in head or "\n\t" in head:
+        head = _FOLD.sub(" ", head)
+    match = _STATUS_LINE.match(head)
     if match is None:
         raise NotHttp("no status line")
-    fields: list[tuple[str, str]] = []
-    for line in rest:
-        name, colon, value = line.partition(":")
-        if line[0] in " \t" and fields:
-            last, begun = fields[-1]
-            fields[-1] = last, f"{begun} {line.strip()}"
-        elif colon and _TOKEN.fullmatch(name):
-            fields.append((name, value.strip(" \t")))
-        else:
-            raise NotHttp("a malformed header")
+    fields = _FIELD.findall(head, match.end())
+    if len(fields) != head.count("\n"):
+        raise NotHttp("a malformed header")
     return int(match[2]), int(match[1]), Headers(fields)
 
 
 def _length(headers: Headers) -> int | None:
-    """Return what Content-Length says, None where there is none."""
-    told = {text.strip() for text in headers.get("Content-Length", "").split(",")} - {""}
-    if len(told) > 1 or not all(map(_LENGTH.fullmatch, told)):
-        raise NotHttp("a length that is none, or several")
-    return int(told.pop()) if told else None
+    """Return what Content-Length says, None where there is none; several must say the same."""
+    told = headers.get("Content-Length")
+    if told is None:
+        return None
+    if "," in told:
+        told, *others = {text.strip() for text in told.split(",")}
+        if others:
+            raise NotHttp("several lengths")
+    if _LENGTH.fullmatch(told) is None:
+        raise NotHttp("a length that is none")
+    return int(told)
 
 
 def _is_chunked(headers: Headers) -> bool:

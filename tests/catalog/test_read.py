@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, contents, read, read_local
+from airgap.catalog.formats import CONFIGS_LABEL, DATABASE_LABEL
+from airgap.catalog.read import Found, contents, read, read_local
 from airgap.errors import CatalogError, MalformedContent, UsageError
 from airgap.oci.rootfs import Layer
 from tests.support.layers import file, hard_link, layer, layer_of, symlink, tar, tree, whiteout

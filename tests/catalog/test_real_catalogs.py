@@ -22,7 +22,8 @@ from airgap.catalog import (
 )
 from airgap.catalog.as_database import save
 from airgap.catalog.database_writer import write
-from airgap.catalog.read import CONFIGS_LABEL, DATABASE_LABEL, Found, read, read_local
+from airgap.catalog.formats import CONFIGS_LABEL, DATABASE_LABEL
+from airgap.catalog.read import Found, read, read_local
 from airgap.catalog.select import HEAD, PackageChoice, Selection, select
 from airgap.catalog.tree import LocalFile, LocalTree
 from airgap.oci.rootfs import FileTree, Layer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airgap.catalog import read
+from airgap.catalog import formats, read
 from airgap.catalog.rebuild import Rebuilt, rebuild, serving_command
 from airgap.catalog.reduce import reduced
 from airgap.catalog.select import PackageChoice, Places, Selection, select
@@ -45,9 +45,9 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Tree, Found]:
     path: Path = request.param
     if path.is_dir():
         files: Tree = image_of(path, "configs")
-        return files, read.read(files, {read.CONFIGS_LABEL: "/configs"})
+        return files, read.read(files, {formats.CONFIGS_LABEL: "/configs"})
     files = database_image(published.unpacked(path, tmp_path))
-    return files, read.read(files, {read.DATABASE_LABEL: "/database/index.db"})
+    return files, read.read(files, {formats.DATABASE_LABEL: "/database/index.db"})
 
 
 def some(catalog: Catalog, share: float, seed: int) -> Places:
@@ -120,13 +120,13 @@ def contents(rebuilt: Rebuilt) -> list[tuple[str, bytes]]:
 def _read_again(rebuilt: Rebuilt, found: Found) -> Catalog:
     """Read the files as an image that has nothing else."""
     members = [file(path, content) for path, content in contents(rebuilt)]
-    label = read.DATABASE_LABEL if found.format == read.SQLITE else read.CONFIGS_LABEL
+    label = formats.DATABASE_LABEL if found.format == formats.SQLITE else formats.CONFIGS_LABEL
     return read.read(tree(layer(*members)), {label: found.path}).catalog
 
 
 def test_the_default_channel_is_the_one_wished_for(tmp_path: Path) -> None:
     files = image_of(_HERE / "file-based" / "submariner-4-20", "configs")
-    found = read.read(files, {read.CONFIGS_LABEL: "/configs"})
+    found = read.read(files, {formats.CONFIGS_LABEL: "/configs"})
     (package,) = found.catalog.packages
     wish = next(c.name for c in package.channels if c.name != package.default_channel)
     places = select(found.catalog, Selection((PackageChoice(package.name),))).places

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from airgap.catalog import read
+from airgap.catalog import formats, read
 from airgap.catalog.rebuild import Rebuilt, rebuild
 from airgap.catalog.rebuild_filebased import component
 from airgap.catalog.select import Selection, select
@@ -41,7 +41,7 @@ def deprecations(*references: tuple[str, str], package: str = "etcd") -> dict[st
 def rebuilt(top: Path, places: Places | None, *documents: dict[str, Any], **more: str) -> Rebuilt:
     files = {"all.json": as_stream(list(documents)), **more} if documents else more
     image = LocalTree(written(top / "image", {f"configs/{p}": text for p, text in files.items()}))
-    found = read.read(image, {read.CONFIGS_LABEL: "/configs"})
+    found = read.read(image, {formats.CONFIGS_LABEL: "/configs"})
     target = top / "rebuilt"
     target.mkdir()
     wanted = select(found.catalog, Selection()).places if places is None else places
@@ -265,7 +265,7 @@ class TestNames:
 
 def test_a_catalog_that_is_all_of_its_image_is_refused(tmp_path: Path) -> None:
     image = tree(layer(file("all.json", as_stream(DOCUMENTS).encode())))
-    found = read.read(image, {read.CONFIGS_LABEL: "/"})
+    found = read.read(image, {formats.CONFIGS_LABEL: "/"})
     with pytest.raises(CatalogError, match="all of its image"):
         rebuild(image, found, ALL, {}, tmp_path)
 
@@ -283,7 +283,7 @@ def test_memory_does_not_grow_with_the_documents(tmp_path: Path) -> None:
             },
         )
     )
-    found = read.read(image, {read.CONFIGS_LABEL: "/configs"})
+    found = read.read(image, {formats.CONFIGS_LABEL: "/configs"})
     places = select(found.catalog, Selection()).places
     (tmp_path / "rebuilt").mkdir()
     tracemalloc.start()

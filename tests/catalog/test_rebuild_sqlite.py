@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airgap.catalog import database, read, sqlite
+from airgap.catalog import database, formats, read, sqlite
 from airgap.catalog.rebuild import Rebuilt, rebuild
 from airgap.catalog.reduce import reduced
 from airgap.catalog.tree import LocalFile
@@ -79,7 +79,7 @@ def made(folder: Path, *scripts: str) -> Path:
 def rebuilt(path: Path, places: Places, *beside: tuple[str, bytes]) -> Rebuilt:
     members = [file("index.db", path.read_bytes()), *(file(*other) for other in beside)]
     files = tree(layer(*members))
-    found = read.read(files, {read.DATABASE_LABEL: "/index.db"})
+    found = read.read(files, {formats.DATABASE_LABEL: "/index.db"})
     target = path.parent / "rebuilt"
     target.mkdir(exist_ok=True)
     return rebuild(files, found, places, {}, target)
