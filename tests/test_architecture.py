@@ -52,8 +52,8 @@ FLOORS = [  # from the ground up
 ]
 
 OWNERS = {  # what only some may import
-    "requests": {"registry"},
     "urllib3": {"registry"},
+    "certifi": {"registry"},
     "click": {"cli"},
     "tqdm": {"cli"},
     "sqlite3": {"catalog"},
