@@ -16,7 +16,7 @@ from airgap.archive.compressed import COMPRESSED
 from airgap.archive.forward import DEFAULT_WINDOW
 from airgap.archive.reader import STREAM, partial_path
 from airgap.archive.seekable import LEVEL
-from airgap.cli import options, pushing, report, volumes
+from airgap.cli import options, pushing, report, volumes, wanted
 from airgap.cli.progress import size
 from airgap.cli.running import shown_progress
 from airgap.cli.typed import RememberingCommand, typed_again
@@ -89,7 +89,7 @@ _OF_NAMES = ("intended", "max_components")
     " are left out. Again for further ones.",
 )
 @options.index_filter_option
-@options.part_options
+@wanted.part_options
 @click.option(
     "-f",
     "--filename",
@@ -203,7 +203,7 @@ def export_command(
       airgap export quay.io/my/catalog:v1 -o october.tar --since receipt.json
     """
     options.set_verbosity(verbose)
-    asked = options.part_from(context, catalogs)
+    asked = wanted.part_from(context, catalogs)
     part = asked.part
     if not asked.catalogs:
         raise click.UsageError("Missing argument 'CATALOG...'.", context)
@@ -214,7 +214,7 @@ def export_command(
         registry_config, insecure, certificate_authority, max_per_registry, registries_conf
     )
     if files:
-        listed = Listed.of(options.list_from(files), intended, max_components)
+        listed = Listed.of(wanted.list_from(files), intended, max_components)
         part = replace(part, listed=listed)
     stop = context.obj
     with shown_progress(quiet) as progress:

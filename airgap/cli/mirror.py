@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airgap.cli import options, pushing, report
+from airgap.cli import options, pushing, report, wanted
 from airgap.cli.running import Stop, shown_progress
 from airgap.copier import copy_listed, plan_copies
 from airgap.inquiry import Inquiry
@@ -63,7 +63,7 @@ def _everything(_context: click.Context, _parameter: click.Parameter, value: str
     " input. Again for further files.",
 )
 @options.index_filter_option
-@options.part_options
+@wanted.part_options
 @pushing.destination_options
 @pushing.force_tags_option
 @pushing.recheck_option
@@ -149,7 +149,7 @@ def mirror_command(
             continue_on_error=continue_on_error, skip_missing=skip_missing,
             output_format=output_format, quiet=quiet,
         )  # fmt: skip
-    asked = options.part_from(context, catalogs)
+    asked = wanted.part_from(context, catalogs)
     if not asked.catalogs or destination is None:
         raise click.UsageError("must specify source and dest: CATALOG DEST, or -f FILE", context)
     manifests = pushing.manifests_from(to_manifests, icsp_scope, idms_scope, max_icsp_size)
@@ -196,7 +196,7 @@ def _copy(
     output_format: str,
     quiet: bool,
 ) -> int:
-    listed = options.list_from(files)
+    listed = wanted.list_from(files)
     with shown_progress(quiet) as progress:
         if dry_run:
             plan = plan_copies(
