@@ -17,7 +17,7 @@ from airgap.archive.growing import growing_files, require_a_size
 from airgap.archive.head import Head
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
-from airgap.archive.output import StreamOutput
+from airgap.archive.output import FileOutput, StreamOutput
 from airgap.archive.reader import ArchiveReader, partial_path
 from airgap.archive.seekable import LEVEL, SeekableOutput
 from airgap.archive.volumes import volumes_in
@@ -423,8 +423,9 @@ class _Run:
             found = self.ask(work)
             head, details = Head(found.plan, work), found.details
             begun = Begun(head.id, head.plan, head.layout)
-        output = SeekableOutput(partial_path(self.output), begun.frames, level=level)
-        with closing(output), begun.writer(output, window) as archive:
+        file = FileOutput(partial_path(self.output), begun.frames.end)
+        output = SeekableOutput(file, begun.frames, level=level)
+        with closing(file), begun.writer(output, window) as archive:
             if head:
                 archive.begin(head)
             to_come = _to_come(begun.plan, work, archive.next)

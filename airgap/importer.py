@@ -114,6 +114,8 @@ def import_archive(
         plan = reader.plan
 
         def look_at(medium: ArchiveReader, lacks: Collection[int]) -> None:
+            for problem in medium.check_tables():
+                progress.say(f"{medium.path}: {problem.message}: it is read all the same")
             _refuse_hole_in_catalog(medium, blob_holes(plan, dict.fromkeys(sorted(lacks), "")))
             if verify_first:
                 _refuse_damage(medium, progress)

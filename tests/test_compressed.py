@@ -124,3 +124,15 @@ def test_volumes_are_not_compressed(site: Site, compressed: Path) -> None:
     assert (
         "volumes are not compressed" in site.export("--volume-size", "dvd", archive=compressed).err
     )
+
+
+def test_a_damaged_table_is_told_and_costs_an_import_nothing(site: Site, compressed: Path) -> None:
+    assert site.export(archive=compressed).status == 0
+    data = bytearray(compressed.read_bytes())
+    data[-9 - 12 * 20 + 4] ^= 0x80  # The size of one frame's content.
+    compressed.write_bytes(data)
+    ran = site.import_(archive=compressed)
+    assert ran.status == 0
+    assert "the table of frames at the end is damaged" in ran.err
+    assert airgap("verify", compressed).status == 4
+    assert airgap("inspect", compressed).status == 4

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self
 
 from airgap.archive.file import ArchiveFile
 from airgap.archive.forward import ForwardWriter
+from airgap.archive.frames import Frames
 from airgap.archive.reader import ArchiveReader
-from airgap.archive.seekable import Frames, frames_of
+from airgap.archive.seekable import frames_of
 from airgap.errors import ArchiveError
 
 if TYPE_CHECKING:

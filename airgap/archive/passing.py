@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from airgap import limits
-from airgap.archive import record, seekable, tar
+from airgap.archive import frames, record, tar
 from airgap.archive.file import ArchiveFile
 from airgap.archive.layout import INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
 from airgap.archive.reader import ArchiveReader, Problem, VolumeFile
@@ -227,7 +227,7 @@ class PassingArchive:
         name = self._input.name
         if not begin:
             raise ArchiveError(f"{name}: nothing came", hint=_SEND_AGAIN)
-        if begin.startswith(seekable.MAGIC):
+        if begin.startswith(frames.MAGIC):
             raise ArchiveError(
                 f"{name}: is compressed", hint="Put `zstd -dc |` before it, or name it as a file."
             )
