@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
-from airgap.archive.compressed import COMPRESSED, Begun
+from airgap.archive.compressed import (
+    Begun,
+    level_for,
+    require_form_of_begun,
+    require_form_of_finished,
+)
 from airgap.archive.forward import DEFAULT_WINDOW, ForwardWriter
 from airgap.archive.growing import growing_files, require_a_size
 from airgap.archive.head import Head
@@ -19,7 +24,7 @@ from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
 from airgap.archive.output import FileOutput, StreamOutput
 from airgap.archive.reader import ArchiveReader, partial_path
-from airgap.archive.seekable import LEVEL, SeekableOutput
+from airgap.archive.seekable import SeekableOutput
 from airgap.archive.volumes import volumes_in
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
@@ -139,7 +144,7 @@ def export(
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
-    zstd: int = LEVEL,
+    zstd: int | None = None,
     window: int = DEFAULT_WINDOW,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -156,10 +161,10 @@ def export(
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
-    with a size they are called NAME.001.tar and so on. An ``output`` called NAME.tar.zst is
-    compressed at the level ``zstd``, and written from front to back: up to ``window`` bytes of
-    blobs wait in a temporary file, and a hole in it is not filled later. Setting ``stop`` ends
-    it soon, with Interrupted.
+    with a size they are called NAME.001.tar and so on. With a level ``zstd``, and also without
+    when ``output`` is called NAME.tar.zst, it is compressed and written from front to back: up
+    to ``window`` bytes of blobs wait in a temporary file, and a hole in it is not filled later.
+    Setting ``stop`` ends it soon, with Interrupted.
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
@@ -178,10 +183,17 @@ def export(
         claim(output) as state,
     ):
         run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
-        if output.name.endswith(COMPRESSED):
+        level = level_for(output, zstd)
+        require_form_of_finished(output, compressed=level is not None)
+        require_form_of_begun(output, compressed=level is not None)
+        if level is not None:
             if volumes.size:
-                raise UsageError("volumes are not compressed", hint="Give -o NAME.tar.")
-            return run.compress(state, zstd, window, recheck=recheck)
+                raise UsageError(
+                    "volumes are not compressed",
+                    hint="Give -o NAME.tar without --zstd; or export, and cut the archive with"
+                    " `airgap split`.",
+                )
+            return run.compress(state, level, window, recheck=recheck)
         require_a_size(output, volumes, state)
         details: dict[str, str] = {}
         believe = True
@@ -213,6 +225,7 @@ def export_stream(
     catalogs: Sequence[str],
     stream: BinaryIO,
     *,
+    zstd: int | None = None,
     window: int = DEFAULT_WINDOW,
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
@@ -225,9 +238,9 @@ def export_stream(
 ) -> ExportResult:
     """Write the archive that ``export`` would make to an open stream, from front to back.
 
-    ``stream`` has a descriptor and is never sought in; ``window`` says how many bytes of blobs
-    wait in a temporary file until all before them have left. A larger blob leaves as it comes.
-    A stream does not resume.
+    ``stream`` has a descriptor and is never sought in. With a level ``zstd`` it is compressed.
+    ``window`` says how many bytes of blobs wait in a temporary file until all before them have
+    left; a larger blob leaves as it comes. A stream does not resume.
 
     Raises what ``export`` raises for the catalogs and the archives to reuse; StorageError also
     when nobody reads any more.
@@ -245,7 +258,8 @@ def export_stream(
         )
         work = Work(work_path(run.output))
         found = run.ask(work)
-        output = StreamOutput(stream.fileno(), _STREAM.name)
+        sent = StreamOutput(stream.fileno(), _STREAM.name)
+        output = sent if zstd is None else SeekableOutput(sent, level=zstd)
         head = Head(found.plan, work)
         with ForwardWriter(head.id, head.plan, head.layout, output, window) as archive:
             archive.begin(head)
@@ -256,7 +270,8 @@ def export_stream(
                 error.hint = "A stream does not resume: run both sides again."
                 raise
             archive.finish()
-            return replace(run.result(archive, to_come, failed, found.details), archive=_STREAM)
+            result = run.result(archive, to_come, failed, found.details)
+            return replace(result, archive=_STREAM, size=sent.written)
 
 
 def plan_export(

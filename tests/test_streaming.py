@@ -16,6 +16,7 @@ import airgap
 from airgap import limits
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader
+from airgap.cli.progress import size
 from airgap.errors import ArchiveError, RegistryError, UsageError
 from airgap.oci import media_types
 from airgap.registry.access import Access
@@ -123,6 +124,16 @@ class TestExport:
         assert "archive   standard output (" in told
         assert not [path for path in site.folder.iterdir() if path.suffix in (".work", ".partial")]
 
+    def test_compressed_it_is_the_compressed_file(self, site: Site) -> None:
+        assert site.export("--zstd=5").status == 0
+        status, data, told = sent(site, "--zstd=5")
+        assert status == 0
+        assert data == site.archive.read_bytes()
+        assert f"archive   standard output ({size(len(data))})" in told
+        for command in ("verify", "inspect"):
+            ran = subprocess.run([*AIRGAP, command, "-"], input=data, check=False)
+            assert ran.returncode == 0
+
     def test_a_small_blob_that_cannot_be_had_leaves_as_a_hole(self, site: Site) -> None:
         lost = next(iter([*site.supply.lab.images.values()][-1].blobs))
         site.upstream.hide(lost)
@@ -197,6 +208,19 @@ class TestThroughAPipe:
         with open_site(tmp_path / "other", supply) as other:
             assert other.import_(archive=site.archive).status == 0
         ended = pipeline(exporting(site), importing(site), folder=site.folder)
+        assert [status for status, _ in ended] == [0, 0]
+        assert keeps(site.folder / "destination") == keeps(other.folder / "destination")
+
+    def test_compressed_it_arrives_the_same(
+        self, site: Site, supply: Supply, tmp_path: Path
+    ) -> None:
+        assert site.export().status == 0
+        (tmp_path / "other").mkdir()
+        with open_site(tmp_path / "other", supply) as other:
+            assert other.import_(archive=site.archive).status == 0
+        ended = pipeline(
+            exporting(site, "--zstd", "--window", "1MiB"), importing(site), folder=site.folder
+        )
         assert [status for status, _ in ended] == [0, 0]
         assert keeps(site.folder / "destination") == keeps(other.folder / "destination")
 
