@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,7 @@ from airgap.storage import storage_errors, sync_directory, temporary_directory
 from airgap.transfer import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airgap.archive.reader import Paths
     from airgap.archive.state import State
@@ -172,20 +172,14 @@ def export(
     there is no room for all), Busy, Interrupted. An image that cannot be had raises nothing: it
     is in ``missing``.
     """
-    inquiry = Inquiry(catalogs, platform, part or Part())
-    refuse_inside(catalogs, output)
-    access, stop = access or Access(), stop or threading.Event()
-    held = held_by(since)
-    volumes = volumes or VolumeOptions()
-    with (
-        _open_older(reuse, output, progress) as older,
-        access.connect(inquiry.hosts, stop) as client,
-        claim(output) as state,
-    ):
-        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
-        level = level_for(output, zstd)
+    volumes, level = volumes or VolumeOptions(), level_for(output, zstd)
+    ready = _ready(
+        catalogs, output, access, platform, part, reuse, since, continue_on_error, progress, stop
+    )
+    with ready as begin, claim(output) as state:
         require_form_of_finished(output, compressed=level is not None)
         require_form_of_begun(output, compressed=level is not None)
+        run = begin()
         if level is not None:
             if volumes.size:
                 raise UsageError(
@@ -213,7 +207,7 @@ def export(
         else:
             details = run.plan()
         files = growing_files(output, volumes, state, progress.say)
-        with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
+        with ArchiveWriter(output, state, run.stop, believe=believe, files=files) as archive:
             archive.require_room()
             to_come = archive.to_come
             failed = run.fetch(archive, to_come)
@@ -245,17 +239,14 @@ def export_stream(
     Raises what ``export`` raises for the catalogs and the archives to reuse; StorageError also
     when nobody reads any more.
     """
-    inquiry = Inquiry(catalogs, platform, part or Part())
-    access, stop = access or Access(), stop or threading.Event()
-    held = held_by(since)
     with (
         temporary_directory() as folder,
-        OlderArchives(reuse, progress.say) as older,
-        access.connect(inquiry.hosts, stop) as client,
-    ):
-        run = _Run.of(
-            folder / "archive", inquiry, client, older, held, continue_on_error, progress, stop
-        )
+        _ready(
+            catalogs, folder / "archive", access, platform, part, reuse, since,
+            continue_on_error, progress, stop,
+        ) as begin,
+    ):  # fmt: skip
+        run = begin()
         work = Work(work_path(run.output))
         found = run.ask(work)
         sent = StreamOutput(stream.fileno(), _STREAM.name)
@@ -292,6 +283,38 @@ def plan_export(
     Raises what ``export`` raises for the catalogs and for the archives to reuse, UsageError
     when the archive is begun.
     """
+    ready = _ready(
+        catalogs, output, access, platform, part, reuse, since, continue_on_error, progress, stop
+    )
+    with ready as begin, claim(output):
+        if output.exists() or partial_path(output).exists():
+            raise UsageError(
+                f"{output}: exists already, its plan is made",
+                hint=f"`airgap inspect {output}` shows it.",
+            )
+        run = begin()
+        found = run.ask(Work(work_path(output)))
+        plan = found.plan
+        travelling = [blob for blob in plan.blobs if not blob.held]
+        reused = [blob.size for blob in travelling if run.older.holds(blob.digest, blob.size)]
+        assumed = len(plan.assumed), plan.assumed_bytes
+        return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
+
+
+@contextmanager
+def _ready(
+    catalogs: Sequence[str],
+    output: Path,
+    access: Access | None,
+    platform: str,
+    part: Part | None,
+    reuse: Sequence[Path],
+    since: Sequence[Path],
+    continue_on_error: bool,
+    progress: Progress,
+    stop: threading.Event | None,
+) -> Iterator[Callable[[], _Run]]:
+    """Have older archives and registries at hand; give what begins a run that uses them."""
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
@@ -299,20 +322,10 @@ def plan_export(
     with (
         _open_older(reuse, output, progress) as older,
         access.connect(inquiry.hosts, stop) as client,
-        claim(output),
     ):
-        if output.exists() or partial_path(output).exists():
-            raise UsageError(
-                f"{output}: exists already, its plan is made",
-                hint=f"`airgap inspect {output}` shows it.",
-            )
-        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
-        found = run.ask(Work(work_path(output)))
-        plan = found.plan
-        travelling = [blob for blob in plan.blobs if not blob.held]
-        reused = [blob.size for blob in travelling if older.holds(blob.digest, blob.size)]
-        assumed = len(plan.assumed), plan.assumed_bytes
-        return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
+        yield partial(
+            _Run.of, output, inquiry, client, older, held, continue_on_error, progress, stop
+        )
 
 
 def _to_come(plan: Plan, work: Work, first: int = 0) -> list[int]:
