@@ -114,14 +114,15 @@ class AheadDestination(BlobDestination):
 
     def _put(self, blob: Blob, where: str, read: Read) -> Arrival:
         """Bring a blob to a place, and learn from how it arrived."""
-        host, holders = self.lane(where), self._known.holders[blob.digest]
-        was_elsewhere = any(
-            holder.host == host and str(holder) != where for holder in tuple(holders)
-        )
+        host = self.lane(where)
+        with self._lock:
+            holders = self._known.holders[blob.digest]
+            was_elsewhere = any(one.host == host and str(one) != where for one in holders)
         arrival = super().put_blob(blob, where, read)
-        if was_elsewhere and arrival is not Arrival.PRESENT:
-            self._known.mounts[host] = arrival is Arrival.MOUNTED
-        holders.append(self._hosts[where])
+        with self._lock:
+            if was_elsewhere and arrival is not Arrival.PRESENT:
+                self._known.mounts[host] = arrival is Arrival.MOUNTED
+            holders.append(self._hosts[where])
         return arrival
 
 
