@@ -129,8 +129,8 @@ class _Level(click.IntRange):
     is_flag=False,
     flag_value=LEVEL,
     metavar="[LEVEL]",
-    help="Compress, as without it only NAME.tar.zst is; --zstd=LEVEL says how hard. Layers that are"
-    f" compressed already always take the fastest setting.  [default: {LEVEL}]",
+    help="Compress, as NAME.tar.zst is without it. --zstd=LEVEL says how hard;"
+    f" {LEVEL} is usual. Layers that are compressed already always take the fastest setting.",
 )
 @volumes.window_option
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
