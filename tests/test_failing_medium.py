@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -109,6 +111,48 @@ def test_an_import_stops_and_is_continued(
     disk.plug_in()
     assert site.import_(*flags, archive=on(disk)).status == 0
     assert keeps(site.folder / "destination") == arrived
+
+
+@pytest.mark.parametrize("form", ["plain", "compressed"])
+def test_an_archive_that_is_cut_while_it_is_imported_costs_what_is_lost(
+    site: Site, forms: dict[str, list[Path]], arrived: dict[str, bytes], form: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "cut.tar"
+    data = forms[form][0].read_bytes()
+    archive.write_bytes(data)
+
+    def cut(exchange: Exchange) -> Response:
+        os.truncate(archive, len(data) // 2)
+        return exchange.honest()
+
+    site.destination.fault("POST", ".*/blobs/uploads/.*", cut, hits=(1,))
+    assert site.import_(archive=archive).status == 4
+    assert keeps(site.folder / "destination").items() <= arrived.items()
+    asked = len(site.destination.asked)
+    again = site.import_(archive=archive)
+    assert (again.status, "cut short" in again.err) == (4, True)
+    assert len(site.destination.asked) == asked
+    archive.write_bytes(data)
+    assert site.import_(archive=archive).status == 0
+    assert keeps(site.folder / "destination") == arrived
+
+
+@pytest.mark.parametrize("disk", ["plain", "compressed"], indirect=True)
+@pytest.mark.parametrize("command", ["import", "verify"])
+def test_a_stream_from_a_medium_that_is_pulled_out_says_where_it_broke_off(
+    disk: FailingDisk, site: Site, command: str
+) -> None:
+    into = [site.destination.host, "--insecure", "--to-manifests", site.manifests]
+    typed = [command, "-", *(into if command == "import" else [])]
+    with on(disk).open("rb") as stream:
+        disk.pull()
+        ran = subprocess.run(
+            [sys.executable, "-m", "airgap", *map(str, typed)],
+            stdin=stream, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert ran.returncode == 6
+    assert "standard input: Input/output error after 0 bytes" in ran.stderr
+    assert "send the archive again" in ran.stderr
 
 
 @pytest.mark.parametrize("disk", FORMS, indirect=True)

@@ -245,17 +245,22 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
 
 @needs_docker_registry
 class TestBetweenRealRegistries:
-    def send(self, folder: Path) -> list[object]:
+    def send(self, folder: Path, *flags: str) -> list[object]:
         conf = folder / "registries.conf"
-        return [*AIRGAP, "export", CATALOG, "-o", "-", "--registries-conf", conf]
+        return [*AIRGAP, "export", CATALOG, "-o", "-", "--registries-conf", conf, *flags]
 
     def take(self, destination: str, folder: Path) -> list[object]:
         into = ("--insecure", "--to-manifests", folder / "manifests")
         return [*AIRGAP, "import", "-", destination, *into]
 
-    def test_export_into_import(self, real: tuple[Path, str], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("flags", [[], ["--zstd"]])
+    def test_export_into_import(
+        self, real: tuple[Path, str], tmp_path: Path, flags: list[str]
+    ) -> None:
         with docker_registry(tmp_path / "destination") as destination:
-            ended = pipeline(self.send(real[0]), self.take(destination, tmp_path), folder=tmp_path)
+            ended = pipeline(
+                self.send(real[0], *flags), self.take(destination, tmp_path), folder=tmp_path
+            )
             assert [status for status, _ in ended] == [0, 0]
             assert_all_there(tmp_path / "manifests" / "mapping.txt", destination)
 
@@ -267,8 +272,12 @@ class TestBetweenRealRegistries:
             assert [status for status, _ in ended] == [0, 0, 0, 0]
             assert_all_there(tmp_path / "manifests" / "mapping.txt", destination)
 
-    def test_through_dd_that_loses_a_block(self, real: tuple[Path, str], tmp_path: Path) -> None:
-        whole = subprocess.run([*map(str, self.send(real[0]))], capture_output=True, check=True)
+    @pytest.mark.parametrize("flags", [[], ["--zstd"]])
+    def test_through_dd_that_loses_a_block(
+        self, real: tuple[Path, str], tmp_path: Path, flags: list[str]
+    ) -> None:
+        sending = [*map(str, self.send(real[0], *flags))]
+        whole = subprocess.run(sending, capture_output=True, check=True)
         data = tmp_path / "whole"
         data.write_bytes(whole.stdout)
         losing = ["sh", "-c", "dd bs=512 count=700; dd bs=512 count=1 of=/dev/null; dd bs=512"]
