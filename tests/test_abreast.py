@@ -210,7 +210,8 @@ def test_one_that_does_not_begin_is_not_waited_for(
     registry.fault("HEAD", ".*/sharing-2/blobs/.*", of_large(ready, stall(3), times=1))
     assert take(ready.path, registry, tmp_path).exit_status == 0
     assert keeps(tmp_path / "registry") == ready.calm
-    assert sent_and_read_back(registry, ready.large) == (4, 1)
+    # It may have begun an upload before it learned that all had passed.
+    assert sent_and_read_back(registry, ready.large) in [(3, 1), (4, 1)]
 
 
 @pytest.mark.parametrize(("sharing", "mounts"), [(1, True), (3, True), (3, False)])
