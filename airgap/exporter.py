@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airgap import limits
-from airgap.archive.compressed import COMPRESSED, Begun
+from airgap.archive.compressed import (
+    Begun,
+    level_for,
+    require_form_of_begun,
+    require_form_of_finished,
+)
 from airgap.archive.forward import DEFAULT_WINDOW, ForwardWriter
 from airgap.archive.growing import growing_files, require_a_size
 from airgap.archive.head import Head
 from airgap.archive.medium import Media, VolumeOptions, volume_names
 from airgap.archive.older import OlderArchives, Recollection
-from airgap.archive.output import StreamOutput
+from airgap.archive.output import FileOutput, StreamOutput
 from airgap.archive.reader import ArchiveReader, partial_path
-from airgap.archive.seekable import LEVEL, SeekableOutput
+from airgap.archive.seekable import SeekableOutput
 from airgap.archive.volumes import volumes_in
 from airgap.archive.work import Work, work_path
 from airgap.archive.writer import ArchiveWriter, begin_again, claim, reopen, write_head
@@ -58,7 +63,7 @@ from airgap.storage import storage_errors, sync_directory, temporary_directory
 from airgap.transfer import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airgap.archive.reader import Paths
     from airgap.archive.state import State
@@ -139,7 +144,7 @@ def export(
     recheck: bool = False,
     continue_on_error: bool = True,
     volumes: VolumeOptions | None = None,
-    zstd: int = LEVEL,
+    zstd: int | None = None,
     window: int = DEFAULT_WINDOW,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
@@ -156,10 +161,10 @@ def export(
     ``recheck`` blobs that are in the archive already are hashed again. Without
     ``continue_on_error`` the first image that cannot be had ends the export, with the error
     that says why. ``volumes`` says how large the archive's files may be, and where they go:
-    with a size they are called NAME.001.tar and so on. An ``output`` called NAME.tar.zst is
-    compressed at the level ``zstd``, and written from front to back: up to ``window`` bytes of
-    blobs wait in a temporary file, and a hole in it is not filled later. Setting ``stop`` ends
-    it soon, with Interrupted.
+    with a size they are called NAME.001.tar and so on. With a level ``zstd``, and also without
+    when ``output`` is called NAME.tar.zst, it is compressed and written from front to back: up
+    to ``window`` bytes of blobs wait in a temporary file, and a hole in it is not filled later.
+    Setting ``stop`` ends it soon, with Interrupted.
 
     Raises AlreadyFinished (another question than a whole archive's, a moved tag), UsageError,
     RegistryError and Refused for the catalogs themselves, ArchiveError for those to reuse,
@@ -167,21 +172,22 @@ def export(
     there is no room for all), Busy, Interrupted. An image that cannot be had raises nothing: it
     is in ``missing``.
     """
-    inquiry = Inquiry(catalogs, platform, part or Part())
-    refuse_inside(catalogs, output)
-    access, stop = access or Access(), stop or threading.Event()
-    held = held_by(since)
-    volumes = volumes or VolumeOptions()
-    with (
-        _open_older(reuse, output, progress) as older,
-        access.connect(inquiry.hosts, stop) as client,
-        claim(output) as state,
-    ):
-        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
-        if output.name.endswith(COMPRESSED):
+    volumes, level = volumes or VolumeOptions(), level_for(output, zstd)
+    ready = _ready(
+        catalogs, output, access, platform, part, reuse, since, continue_on_error, progress, stop
+    )
+    with ready as begin, claim(output) as state:
+        require_form_of_finished(output, compressed=level is not None)
+        require_form_of_begun(output, compressed=level is not None)
+        run = begin()
+        if level is not None:
             if volumes.size:
-                raise UsageError("volumes are not compressed", hint="Give -o NAME.tar.")
-            return run.compress(state, zstd, window, recheck=recheck)
+                raise UsageError(
+                    "volumes are not compressed",
+                    hint="Give -o NAME.tar without --zstd; or export, and cut the archive with"
+                    " `airgap split`.",
+                )
+            return run.compress(state, level, window, recheck=recheck)
         require_a_size(output, volumes, state)
         details: dict[str, str] = {}
         believe = True
@@ -201,7 +207,7 @@ def export(
         else:
             details = run.plan()
         files = growing_files(output, volumes, state, progress.say)
-        with ArchiveWriter(output, state, stop, believe=believe, files=files) as archive:
+        with ArchiveWriter(output, state, run.stop, believe=believe, files=files) as archive:
             archive.require_room()
             to_come = archive.to_come
             failed = run.fetch(archive, to_come)
@@ -213,6 +219,7 @@ def export_stream(
     catalogs: Sequence[str],
     stream: BinaryIO,
     *,
+    zstd: int | None = None,
     window: int = DEFAULT_WINDOW,
     access: Access | None = None,
     platform: str = DEFAULT_PLATFORM,
@@ -225,27 +232,25 @@ def export_stream(
 ) -> ExportResult:
     """Write the archive that ``export`` would make to an open stream, from front to back.
 
-    ``stream`` has a descriptor and is never sought in; ``window`` says how many bytes of blobs
-    wait in a temporary file until all before them have left. A larger blob leaves as it comes.
-    A stream does not resume.
+    ``stream`` has a descriptor and is never sought in. With a level ``zstd`` it is compressed.
+    ``window`` says how many bytes of blobs wait in a temporary file until all before them have
+    left; a larger blob leaves as it comes. A stream does not resume.
 
     Raises what ``export`` raises for the catalogs and the archives to reuse; StorageError also
     when nobody reads any more.
     """
-    inquiry = Inquiry(catalogs, platform, part or Part())
-    access, stop = access or Access(), stop or threading.Event()
-    held = held_by(since)
     with (
         temporary_directory() as folder,
-        OlderArchives(reuse, progress.say) as older,
-        access.connect(inquiry.hosts, stop) as client,
-    ):
-        run = _Run.of(
-            folder / "archive", inquiry, client, older, held, continue_on_error, progress, stop
-        )
+        _ready(
+            catalogs, folder / "archive", access, platform, part, reuse, since,
+            continue_on_error, progress, stop,
+        ) as begin,
+    ):  # fmt: skip
+        run = begin()
         work = Work(work_path(run.output))
         found = run.ask(work)
-        output = StreamOutput(stream.fileno(), _STREAM.name)
+        sent = StreamOutput(stream.fileno(), _STREAM.name)
+        output = sent if zstd is None else SeekableOutput(sent, level=zstd)
         head = Head(found.plan, work)
         with ForwardWriter(head.id, head.plan, head.layout, output, window) as archive:
             archive.begin(head)
@@ -256,7 +261,8 @@ def export_stream(
                 error.hint = "A stream does not resume: run both sides again."
                 raise
             archive.finish()
-            return replace(run.result(archive, to_come, failed, found.details), archive=_STREAM)
+            result = run.result(archive, to_come, failed, found.details)
+            return replace(result, archive=_STREAM, size=sent.written)
 
 
 def plan_export(
@@ -277,6 +283,38 @@ def plan_export(
     Raises what ``export`` raises for the catalogs and for the archives to reuse, UsageError
     when the archive is begun.
     """
+    ready = _ready(
+        catalogs, output, access, platform, part, reuse, since, continue_on_error, progress, stop
+    )
+    with ready as begin, claim(output):
+        if output.exists() or partial_path(output).exists():
+            raise UsageError(
+                f"{output}: exists already, its plan is made",
+                hint=f"`airgap inspect {output}` shows it.",
+            )
+        run = begin()
+        found = run.ask(Work(work_path(output)))
+        plan = found.plan
+        travelling = [blob for blob in plan.blobs if not blob.held]
+        reused = [blob.size for blob in travelling if run.older.holds(blob.digest, blob.size)]
+        assumed = len(plan.assumed), plan.assumed_bytes
+        return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
+
+
+@contextmanager
+def _ready(
+    catalogs: Sequence[str],
+    output: Path,
+    access: Access | None,
+    platform: str,
+    part: Part | None,
+    reuse: Sequence[Path],
+    since: Sequence[Path],
+    continue_on_error: bool,
+    progress: Progress,
+    stop: threading.Event | None,
+) -> Iterator[Callable[[], _Run]]:
+    """Have older archives and registries at hand; give what begins a run that uses them."""
     inquiry = Inquiry(catalogs, platform, part or Part())
     refuse_inside(catalogs, output)
     access, stop = access or Access(), stop or threading.Event()
@@ -284,20 +322,10 @@ def plan_export(
     with (
         _open_older(reuse, output, progress) as older,
         access.connect(inquiry.hosts, stop) as client,
-        claim(output),
     ):
-        if output.exists() or partial_path(output).exists():
-            raise UsageError(
-                f"{output}: exists already, its plan is made",
-                hint=f"`airgap inspect {output}` shows it.",
-            )
-        run = _Run.of(output, inquiry, client, older, held, continue_on_error, progress, stop)
-        found = run.ask(Work(work_path(output)))
-        plan = found.plan
-        travelling = [blob for blob in plan.blobs if not blob.held]
-        reused = [blob.size for blob in travelling if older.holds(blob.digest, blob.size)]
-        assumed = len(plan.assumed), plan.assumed_bytes
-        return ExportPlan(plan, found.details, len(reused), sum(reused), *assumed)
+        yield partial(
+            _Run.of, output, inquiry, client, older, held, continue_on_error, progress, stop
+        )
 
 
 def _to_come(plan: Plan, work: Work, first: int = 0) -> list[int]:
@@ -423,8 +451,9 @@ class _Run:
             found = self.ask(work)
             head, details = Head(found.plan, work), found.details
             begun = Begun(head.id, head.plan, head.layout)
-        output = SeekableOutput(partial_path(self.output), begun.frames, level=level)
-        with closing(output), begun.writer(output, window) as archive:
+        file = FileOutput(partial_path(self.output), begun.frames.end)
+        output = SeekableOutput(file, begun.frames, level=level)
+        with closing(file), begun.writer(output, window) as archive:
             if head:
                 archive.begin(head)
             to_come = _to_come(begun.plan, work, archive.next)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +25,7 @@ from airgap.streaming import Streaming
 from airgap.swapping import Swapping
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from airgap.archive.reader import Paths
     from airgap.digest import Digest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from airgap.mapping import Target
     from airgap.progress import Progress
     from airgap.pushing import Holders
+    from airgap.transfer import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,56 +114,41 @@ def import_archive(
         if isinstance(content, Swapping) and not wait:
             reader.require_all_volumes()
         plan = reader.plan
-
-        def look_at(medium: ArchiveReader, lacks: Collection[int]) -> None:
-            _refuse_hole_in_catalog(medium, blob_holes(plan, dict.fromkeys(sorted(lacks), "")))
-            if verify_first:
-                _refuse_damage(medium, progress)
-
+        look_at = partial(_look_at, verify_first=verify_first, progress=progress)
         look_at(reader, reader.holes)
         # A manifest that is damaged on this medium may be sound on another.
         more = isinstance(content, Swapping) and reader.lacking
         damaged = {} if more else _damaged_images(reader)
-        whole = _without(plan.images, blob_holes(plan, dict.fromkeys(reader.holes, "")))
         delivery = Delivery.to(prefix, plan, reader.id, max_components)
         directory = delivery.prepare(options)
         beside = directory / RECEIPT if plan.assumed else None
         known = repositories_in(receipts, beside, prefix.host, progress)
         with access.connect({prefix.host}, stop, writes=True) as client:
             client.check(prefix.host)
-
-            to_push = [image for image in whole if image not in damaged]
+            not_here = blob_holes(plan, dict.fromkeys(reader.holes, ""))
+            to_push = [i for i in _without(plan.images, not_here) if i not in damaged]
             found = find_assumed(plan, to_push, delivery.places, known, client, progress, stop)
-            assumed = Assumed(client, found, content)
-
-            def begun(targets: dict[Image, Target]) -> Push:
-                return Push(
-                    plan,
-                    targets,
-                    client,
-                    continue_on_error=continue_on_error,
-                    recheck=recheck,
-                    progress=progress,
-                    stop=stop,
-                )
-
+            begun = partial(
+                Push,
+                plan,
+                client=client,
+                continue_on_error=continue_on_error,
+                recheck=recheck,
+                progress=progress,
+                stop=stop,
+            )
             ahead = Ahead(delivery, begun, client, set(damaged))
             content.give_away(ahead, look_at)
             absent = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
-
-            def push(targets: dict[Image, Target], holders: Holders) -> Push:
-                one = begun(targets)
-                one.failed |= {image: e for image, e in damaged.items() if image in targets}
-                whole = _without(targets, absent)
-                one.run(
-                    whole,
-                    assumed,
-                    content.manifest,
-                    force_tags=force_tags,
-                    holders=holders,
-                )
-                return one
-
+            push = partial(
+                _push,
+                begun,
+                content,
+                Assumed(client, found, content),
+                damaged,
+                absent,
+                force_tags,
+            )
             holders = ahead.holders | {digest: [there] for digest, there in found.items()}
             pushes = push_rounds(plan, delivery.rounds, push, holders)
             hosts = client.activity()
@@ -183,6 +170,40 @@ def import_archive(
             files=written.files,
             damage=content.damage,
         )
+
+
+def _look_at(
+    medium: ArchiveReader, lacks: Collection[int], *, verify_first: bool, progress: Progress
+) -> None:
+    """Say and refuse what is wrong with a medium that lacks blobs. Raises ArchiveError."""
+    for problem in medium.check_tables():
+        progress.say(f"{medium.path}: {problem.message}: it is read all the same")
+    _refuse_hole_in_catalog(medium, blob_holes(medium.plan, dict.fromkeys(sorted(lacks), "")))
+    if verify_first:
+        _refuse_damage(medium, progress)
+
+
+def _push(
+    begun: Callable[[dict[Image, Target]], Push],
+    content: Swapping | Streaming,
+    source: Source,
+    damaged: Mapping[Image, AirgapError],
+    absent: Sequence[Missing],
+    force_tags: bool,
+    targets: dict[Image, Target],
+    holders: Holders,
+) -> Push:
+    """Push the images of a round that are whole."""
+    one = begun(targets)
+    one.failed |= {image: error for image, error in damaged.items() if image in targets}
+    one.run(
+        _without(targets, absent),
+        source,
+        content.manifest,
+        force_tags=force_tags,
+        holders=holders,
+    )
+    return one
 
 
 def plan_import(

@@ -99,7 +99,7 @@ def inspect(archive: Paths | BinaryIO) -> Inspection:
             return _inspection(
                 reader,
                 size=reader.size,
-                damage=list(reader.check_head()),
+                damage=[*reader.check_head(), *reader.check_tables()],
                 absent=reader.absent,
                 volumes=reader.volume_files(),
             )

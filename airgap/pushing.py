@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from airgap import __version__
+from airgap.abreast import AheadDestination, Known, Passing
 from airgap.cluster import Announced
 from airgap.crew import in_parallel
 from airgap.errors import (
@@ -31,7 +32,7 @@ from airgap.places import place_images, rounds
 from airgap.plan import Missing, broken_packages, counted
 from airgap.receipt import Arrived, Receipt, assumed_by
 from airgap.reference import DestinationPrefix, ImageReference, Repository
-from airgap.registry.destination import BlobDestination, RegistryDestination
+from airgap.registry.destination import RegistryDestination
 from airgap.registry.pace import MOST
 from airgap.registry.upload import RepositoryAbsent
 from airgap.sighting import Lookout
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from airgap.progress import Progress
     from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
+    from airgap.registry.destination import BlobDestination
     from airgap.sighting import Sight
 
     Holders: TypeAlias = abc.Mapping[Digest, Iterable[Repository]]
@@ -346,17 +348,26 @@ class Push:
         images: Iterable[Image],
         source: Source,
         blobs: frozenset[int],
-        holders: abc.Mapping[Digest, Iterable[Repository]],
+        known: Known,
+        passing: int | None,
     ) -> dict[int, AirgapError]:
         """Bring some blobs of images to their places, ahead of the images themselves.
 
-        Returns those that could not be brought, with the reason.
+        ``passing`` is the one that the source gives but once. What is learned is added to
+        ``known``. Returns those that could not be brought, with the reason.
         """
         plan = self._plan
         images = [image for image in images if not blobs.isdisjoint(plan.blobs_of(image))]
         places = {image: (at.repository, at.tag) for image, at in self._targets.items()}
-        destination = BlobDestination(self._client, places, holders, self._no_doubt)
-        where = {(n, destination.where(i)) for i in images for n in plan.blobs_of(i) if n in blobs}
+        where = {
+            (n, str(places[i][0])): None for i in images for n in plan.blobs_of(i) if n in blobs
+        }
+        once = None
+        if passing is not None and (wanting := [at for n, at in where if n == passing]):
+            once = Passing(plan.blobs[passing].digest, wanting)
+        destination = AheadDestination(
+            self._client, places, known, once, self._no_doubt, self._stop
+        )
         self._progress.stage(
             "pushing blobs", total_bytes=sum(plan.blobs[number].size for number, _ in where)
         )
@@ -486,7 +497,7 @@ class Ahead:
     """Blobs that are brought to their places ahead of their images, as a source comes by them.
 
     ``begun`` gives the pushing of images to their places; ``spoiled`` are images that will not
-    be pushed. ``pushes`` is what has been done, ``holders`` who has which blob by now.
+    be pushed. ``pushes`` is what has been done.
     """
 
     def __init__(
@@ -501,8 +512,13 @@ class Ahead:
         self._begun = begun
         self._client = client
         self._spoiled = spoiled
+        self._known = Known()
         self.pushes: list[Push] = []
-        self.holders: dict[Digest, list[Repository]] = defaultdict(list)
+
+    @property
+    def holders(self) -> dict[Digest, list[Repository]]:
+        """Who has which blob by now."""
+        return self._known.holders
 
     @cached_property
     def places(self) -> abc.Mapping[int, set[Repository]]:
@@ -540,17 +556,18 @@ class Ahead:
                 absent.add(key)
         return absent
 
-    def push(self, source: Source, blobs: frozenset[int]) -> dict[int, AirgapError]:
-        """Bring blobs to all their places; return those that could not be, with the reason."""
+    def push(
+        self, source: Source, blobs: frozenset[int], passing: int | None = None
+    ) -> dict[int, AirgapError]:
+        """Bring blobs to all their places; return those that could not be, with the reason.
+
+        ``passing`` is one of them that the source gives but once.
+        """
         failed: dict[int, AirgapError] = {}
         for targets in self._rounds:
             images = [image for image in targets if image not in self._spoiled]
             self.pushes.append(one := self._begun(targets))
-            failed |= one.put_blobs(images, source, blobs, self.holders)
-            for image in images:
-                for number in blobs.intersection(self._plan.blobs_of(image)) - failed.keys():
-                    digest = self._plan.blobs[number].digest
-                    self.holders[digest].append(targets[image].repository)
+            failed |= one.put_blobs(images, source, blobs, self._known, passing)
         return failed
 
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airgap.archive.compressed import level_for, require_form_of_begun
 from airgap.archive.growing import growing_files
 from airgap.archive.layout import Layout
 from airgap.archive.medium import volume_names
@@ -82,6 +83,7 @@ def join(
 
     Run again after an interruption, it continues. Raises as ``split``.
     """
+    _refuse_to_compress(output)
     if output.exists():
         with ArchiveReader(volumes) as reader:
             return _finished(output, reader.plan, reader.holes)
@@ -102,6 +104,7 @@ def merge(
     continues. Raises UsageError, Busy, ArchiveError when some of it is in none of the archives
     or is damaged, StorageError, Interrupted.
     """
+    _refuse_to_compress(output)
     stop = stop or threading.Event()
     with ExitStack() as stack:
         readers = [stack.enter_context(opened(paths)) for paths in by_archive(archives)]
@@ -118,6 +121,14 @@ def merge(
             _fill(pool, writer, progress, stop)
             writer.finish()
         return ReshapeResult(output, writer.id, (), writer.layout.size)
+
+
+def _refuse_to_compress(output: Path) -> None:
+    if level_for(output, None) is not None:
+        raise UsageError(
+            f"{output}: is the name of a compressed archive, and a plain one is written",
+            hint="Give -o NAME.tar.",
+        )
 
 
 class _Pool:
@@ -209,6 +220,7 @@ def _rewrite(
 
 def _begin(reader: ArchiveReader, output: Path, plan: Plan) -> None:
     """Write the head, or make sure that what is begun there is for the same plan."""
+    require_form_of_begun(output, compressed=False)
     if not partial_path(output).exists():
         begin_again(output, reader, plan)
         return

@@ -96,6 +96,7 @@ def serve_archive(
         reader.require_sound_head()
         plan = reader.plan
         shelves, notes = by_source(plan), list(reader.notes)
+        notes += (problem.message for problem in reader.check_tables())
         try:
             shelves = together(shelves, by_mapping(plan, DestinationPrefix(name), max_components))
         except UsageError as error:

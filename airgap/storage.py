@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
     Bytes = bytes | bytearray | memoryview
 
+_GONE = "The medium has gone; connect it and run the same command again."
+
 _HINTS = {
     errno.ENOSPC: "Free some space or use a larger medium, then run the same command again.",
     errno.EDQUOT: "Raise the quota or use another place, then run the same command again.",
     errno.EFBIG: "This file system takes no file of that size; use another (exFAT, ext4, XFS).",
     errno.EROFS: "The medium is read-only.",
-    errno.EIO: "The medium or its connection fails; check the cable and the system log.",
-    errno.ENODEV: "The medium has gone; connect it and run the same command again.",
-    errno.ENOTCONN: "The medium has gone; connect it and run the same command again.",
+    errno.EIO: "The medium or its connection fails, or it was taken out; check the cable and the"
+    " system log, then run the same command again.",
+    errno.ENODEV: _GONE,
+    errno.ENXIO: _GONE,
+    errno.ENOMEDIUM: _GONE,
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
     errno.EACCES: "Check the permissions.",
     errno.ENOLCK: "This file system cannot lock files; write to another and copy the result.",
 }

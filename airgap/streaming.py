@@ -1,8 +1,8 @@
 """An archive that passes once, given away while it does.
 
 Blobs gather in a window, a bounded temporary file; what has gathered is pushed at once while
-the next of them gather. One that is larger is pushed as it passes, if a single place wants it;
-if several do, it is kept until all have it. Where content goes it refuses to know.
+the next of them gather. One that is larger is pushed as it passes. Where content goes it refuses
+to know.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Self
 
 from airgap.archive.passing import PassingArchive
 from airgap.archive.pieces import Pieces
+from airgap.digest import Check
 from airgap.errors import AirgapError, IntegrityError, RegistryError
 from airgap.storage import Scratch
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator
 
     from airgap.archive.passing import Passage
     from airgap.archive.reader import ArchiveReader
@@ -108,17 +109,17 @@ class Streaming:
         """
         with ThreadPoolExecutor(1, "gathering") as gatherer:
             try:
-                batch = gatherer.submit(self._gather, ahead.places).result()
+                batch = gatherer.submit(self._gather).result()
                 while True:
                     self.holes |= batch.holes
                     self.failed |= batch.failed
                     look_at(self.reader, self.holes)
                     waits = batch.passing or batch.is_last
-                    coming = None if waits else gatherer.submit(self._gather, ahead.places)
+                    coming = None if waits else gatherer.submit(self._gather)
                     self._push(ahead, batch)
                     if batch.is_last:
                         break
-                    batch = (coming or gatherer.submit(self._gather, ahead.places)).result()
+                    batch = (coming or gatherer.submit(self._gather)).result()
             except BaseException:
                 # Whoever still reads must not wait for what nobody wants any more.
                 self._is_over = True
@@ -144,9 +145,16 @@ class Streaming:
             yield from self._pieces.content(number, offset, blob.size - offset)
         elif batch.passing and batch.passing.number == number and number not in self._given:
             self._given.add(number)
+            check = Check(blob.digest, blob.size)
             # Not ``yield from``: what a broken upload has left must still be skipped.
-            for piece in batch.passing.content:  # noqa: UP028
+            for piece in batch.passing.content:
+                check.update(piece)
                 yield piece
+            try:
+                check.finish()
+            except IntegrityError as error:
+                self.failed[number] = error  # For whoever would read it once more.
+                raise
         else:
             raise RegistryError(
                 f"{self._name}: blob {blob.digest} has passed: its upload broke off, or the"
@@ -162,7 +170,8 @@ class Streaming:
     def _push(self, ahead: Ahead, batch: _Batch) -> None:
         self._batch = batch
         numbers = batch.numbers
-        self.failed |= ahead.push(self, frozenset(numbers))
+        passing = batch.passing.number if batch.passing else None
+        self.failed |= ahead.push(self, frozenset(numbers), passing)
         for number in batch.joined:
             self._pieces.let_go(number)
         self._given |= numbers
@@ -170,8 +179,8 @@ class Streaming:
         batch.kept.close()
         self._batch = self._batches[0]
 
-    def _gather(self, wanted: Mapping[int, Collection[object]]) -> _Batch:
-        """Return what can be pushed next. ``wanted`` says how many places want each blob."""
+    def _gather(self) -> _Batch:
+        """Return what can be pushed next."""
         batch = _Batch()
         self._batches.append(batch)
         while not batch.is_last:
@@ -184,7 +193,7 @@ class Streaming:
             elif batch.places and batch.size + passage.place.size > self._half:
                 self._kept_back = passage
                 return batch
-            elif passage.place.size > self._half and len(wanted[passage.number]) == 1:
+            elif passage.place.size > self._half:
                 batch.passing = passage
                 return batch
             else:

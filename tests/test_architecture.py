@@ -31,7 +31,7 @@ FLOORS = [  # from the ground up
     ["places", "asking", "sending"],
     ["offers", "shelves"],
     ["local_catalogs", "rebuilding"],
-    ["planner", "manifests", "inquiry", "sighting"],
+    ["abreast", "planner", "manifests", "inquiry", "sighting"],
     ["pushing"],
     ["upstream", "swapping", "browser", "assumed", "streaming"],
     [

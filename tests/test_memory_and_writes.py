@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1_000_000
 MEMORY = 150 * MEGABYTE
+HUGE = 200 << 20
 SLACK = MEGABYTE
 """For what does not grow with the content: the state file, the log, a copy of the database."""
 
@@ -51,6 +53,42 @@ def test_little_memory_is_needed_and_each_byte_is_written_once(
     assert imported.written < SLACK
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """An archive with one very large blob, plain and compressed."""
+    folder = tmp_path_factory.mktemp("large")
+    recipe = Recipe(layers=3, layer_bytes=1 << 20, padding=20, huge_layer=HUGE)
+    lab = build_lab(
+        CATALOGS / "oc-test.db",
+        StoreUpstream(DirectoryStore(folder / "upstream", durable=False)),
+        recipe=recipe,
+    )
+    archives = {False: folder / "olm.tar", True: folder / "olm.tar.zst"}
+    for archive in archives.values():
+        assert export(lab, archive).memory < MEMORY
+        assert archive.stat().st_size > 300 * MEGABYTE
+    return archives
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("window", [None, "64MiB"])
+def test_a_large_blob_needs_no_more_memory_from_a_file_or_a_stream(
+    large: dict[bool, Path], compressed: bool, window: str | None
+) -> None:
+    archive = large[compressed]
+    for directory in ("destination", "manifests"):
+        shutil.rmtree(archive.parent / directory, ignore_errors=True)
+    if window is None:
+        assert import_(archive).memory < MEMORY
+        return
+    with archive.open("rb") as stream:
+        cost = import_(archive, stream, "--window", window)
+    assert cost.memory < MEMORY
+    # The blobs that gather are written to a temporary file, and the large one is none of them.
+    assert cost.written < large[False].stat().st_size - HUGE
+
+
 def export(lab: Lab, archive: Path) -> Cost:
     folder = archive.parent
     conf = folder / "registries.conf"
@@ -59,16 +97,16 @@ def export(lab: Lab, archive: Path) -> Cost:
         return run(folder, "export", CATALOG, "-o", archive, "--registries-conf", conf)
 
 
-def import_(archive: Path) -> Cost:
+def import_(archive: Path, stream: BinaryIO | None = None, *flags: object) -> Cost:
     folder = archive.parent
     with serve_directory(folder / "destination", durable=False) as server:
-        into = ("--insecure", "--to-manifests", folder / "manifests")
-        return run(folder, "import", archive, server.host, *into)
+        into = ("--insecure", "--to-manifests", folder / "manifests", *flags)
+        return run(folder, "import", "-" if stream else archive, server.host, *into, stdin=stream)
 
 
-def run(folder: Path, *arguments: object) -> Cost:
+def run(folder: Path, *arguments: object, stdin: BinaryIO | None = None) -> Cost:
     command = watched(folder / "cost.json", *arguments)
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=250)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=250, stdin=stdin)
     cost = Cost.read(folder / "cost.json")
     print(f"{arguments[0]}: {cost}")
     return cost

@@ -72,12 +72,14 @@ SIGNATURES: dict[Callable[..., object], str] = {
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (), since: 'Sequence[Path]' = (),"
         " recheck: 'bool' = False,"
         " continue_on_error: 'bool' = True,"
-        " volumes: 'VolumeOptions | None' = None, zstd: 'int' = 3, window: 'int' = 1073741824,"
+        " volumes: 'VolumeOptions | None' = None, zstd: 'int | None' = None,"
+        " window: 'int' = 1073741824,"
         " progress: 'Progress' = SILENT, stop: 'threading.Event | None' = None)"
         " -> 'ExportResult'"
     ),
     airgap.export_stream: (
-        "(catalogs: 'Sequence[str]', stream: 'BinaryIO', *, window: 'int' = 1073741824,"
+        "(catalogs: 'Sequence[str]', stream: 'BinaryIO', *, zstd: 'int | None' = None,"
+        " window: 'int' = 1073741824,"
         " access: 'Access | None' = None, platform: 'str' = 'linux/amd64',"
         " part: 'Part | None' = None, reuse: 'Sequence[Path]' = (),"
         " since: 'Sequence[Path]' = (),"

@@ -16,6 +16,7 @@ import airgap
 from airgap import limits
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader
+from airgap.cli.progress import size
 from airgap.errors import ArchiveError, RegistryError, UsageError
 from airgap.oci import media_types
 from airgap.registry.access import Access
@@ -123,6 +124,16 @@ class TestExport:
         assert "archive   standard output (" in told
         assert not [path for path in site.folder.iterdir() if path.suffix in (".work", ".partial")]
 
+    def test_compressed_it_is_the_compressed_file(self, site: Site) -> None:
+        assert site.export("--zstd=5").status == 0
+        status, data, told = sent(site, "--zstd=5")
+        assert status == 0
+        assert data == site.archive.read_bytes()
+        assert f"archive   standard output ({size(len(data))})" in told
+        for command in ("verify", "inspect"):
+            ran = subprocess.run([*AIRGAP, command, "-"], input=data, check=False)
+            assert ran.returncode == 0
+
     def test_a_small_blob_that_cannot_be_had_leaves_as_a_hole(self, site: Site) -> None:
         lost = next(iter([*site.supply.lab.images.values()][-1].blobs))
         site.upstream.hide(lost)
@@ -200,6 +211,19 @@ class TestThroughAPipe:
         assert [status for status, _ in ended] == [0, 0]
         assert keeps(site.folder / "destination") == keeps(other.folder / "destination")
 
+    def test_compressed_it_arrives_the_same(
+        self, site: Site, supply: Supply, tmp_path: Path
+    ) -> None:
+        assert site.export().status == 0
+        (tmp_path / "other").mkdir()
+        with open_site(tmp_path / "other", supply) as other:
+            assert other.import_(archive=site.archive).status == 0
+        ended = pipeline(
+            exporting(site, "--zstd", "--window", "1MiB"), importing(site), folder=site.folder
+        )
+        assert [status for status, _ in ended] == [0, 0]
+        assert keeps(site.folder / "destination") == keeps(other.folder / "destination")
+
     def test_sent_once_more_nothing_is_pushed_again(self, site: Site) -> None:
         pipeline(exporting(site), importing(site), folder=site.folder)
         begun = len(site.destination.asked)
@@ -221,17 +245,22 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
 
 @needs_docker_registry
 class TestBetweenRealRegistries:
-    def send(self, folder: Path) -> list[object]:
+    def send(self, folder: Path, *flags: str) -> list[object]:
         conf = folder / "registries.conf"
-        return [*AIRGAP, "export", CATALOG, "-o", "-", "--registries-conf", conf]
+        return [*AIRGAP, "export", CATALOG, "-o", "-", "--registries-conf", conf, *flags]
 
     def take(self, destination: str, folder: Path) -> list[object]:
         into = ("--insecure", "--to-manifests", folder / "manifests")
         return [*AIRGAP, "import", "-", destination, *into]
 
-    def test_export_into_import(self, real: tuple[Path, str], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("flags", [[], ["--zstd"]])
+    def test_export_into_import(
+        self, real: tuple[Path, str], tmp_path: Path, flags: list[str]
+    ) -> None:
         with docker_registry(tmp_path / "destination") as destination:
-            ended = pipeline(self.send(real[0]), self.take(destination, tmp_path), folder=tmp_path)
+            ended = pipeline(
+                self.send(real[0], *flags), self.take(destination, tmp_path), folder=tmp_path
+            )
             assert [status for status, _ in ended] == [0, 0]
             assert_all_there(tmp_path / "manifests" / "mapping.txt", destination)
 
@@ -243,8 +272,12 @@ class TestBetweenRealRegistries:
             assert [status for status, _ in ended] == [0, 0, 0, 0]
             assert_all_there(tmp_path / "manifests" / "mapping.txt", destination)
 
-    def test_through_dd_that_loses_a_block(self, real: tuple[Path, str], tmp_path: Path) -> None:
-        whole = subprocess.run([*map(str, self.send(real[0]))], capture_output=True, check=True)
+    @pytest.mark.parametrize("flags", [[], ["--zstd"]])
+    def test_through_dd_that_loses_a_block(
+        self, real: tuple[Path, str], tmp_path: Path, flags: list[str]
+    ) -> None:
+        sending = [*map(str, self.send(real[0], *flags))]
+        whole = subprocess.run(sending, capture_output=True, check=True)
         data = tmp_path / "whole"
         data.write_bytes(whole.stdout)
         losing = ["sh", "-c", "dd bs=512 count=700; dd bs=512 count=1 of=/dev/null; dd bs=512"]

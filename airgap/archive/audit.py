@@ -32,6 +32,7 @@ def audit(reader: ArchiveReader, progress: Progress) -> Iterator[Problem]:
     inventory says. What a file cut short has lost is one problem.
     """
     yield from reader.check_head()
+    yield from reader.check_tables()
     damaged: set[int] = set()
     for volume in reader.here:
         for problem in _audit_volume(reader, volume, progress):

@@ -1,4 +1,4 @@
-"""A compressed archive that was begun: how much of it is whole, and goes on.
+"""Whether an archive is to be compressed, and one that was begun: how much is whole, and goes on.
 
 It was written from front to back, so what is whole is its beginning.
 """
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Self
 
 from airgap.archive.file import ArchiveFile
 from airgap.archive.forward import ForwardWriter
-from airgap.archive.reader import ArchiveReader
-from airgap.archive.seekable import Frames, frames_of
-from airgap.errors import ArchiveError
+from airgap.archive.frames import MAGIC, Frames
+from airgap.archive.reader import ArchiveReader, partial_path
+from airgap.archive.seekable import LEVEL, frames_of
+from airgap.errors import AlreadyFinished, ArchiveError, UsageError
+from airgap.storage import storage_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,53 @@ if TYPE_CHECKING:
     from airgap.plan import Plan
 
 COMPRESSED = ".tar.zst"
-"""How the names of compressed archives end."""
+"""How the names of archives end that are compressed without being told to."""
+
+
+def level_for(archive: Path, asked: int | None) -> int | None:
+    """Return the level that a new archive is compressed at: asked for, or as its name has it.
+
+    None leaves it plain.
+    """
+    is_named_so = archive.name.endswith(COMPRESSED)
+    return LEVEL if asked is None and is_named_so else asked
+
+
+def require_form_of_finished(archive: Path, *, compressed: bool) -> None:
+    """Raise AlreadyFinished when an archive is there, and in the other form. StorageError."""
+    if _has_other_form(archive, compressed=compressed):
+        form, other, how = _words(compressed=compressed)
+        raise AlreadyFinished(
+            f"{archive}: is there already, {other}, and is asked for {form}",
+            hint=f"Give another -o FILE, or {how}.",
+        )
+
+
+def require_form_of_begun(archive: Path, *, compressed: bool) -> None:
+    """Raise UsageError when an archive is begun, and in the other form. StorageError."""
+    if _has_other_form(partial_path(archive), compressed=compressed):
+        form, other, how = _words(compressed=compressed)
+        raise UsageError(
+            f"{archive}: was begun {other}, and is to be {form}",
+            hint=f"Give another -o FILE; or export with the same name and {how}, and it continues.",
+        )
+
+
+def _words(*, compressed: bool) -> tuple[str, str, str]:
+    """Return the form that is wanted, the other one, and how that would be asked for."""
+    if compressed:
+        return "compressed", "plain", "leave --zstd out"
+    return "plain", "compressed", "say --zstd"
+
+
+def _has_other_form(path: Path, *, compressed: bool) -> bool:
+    """Say whether a file begins in the other form; one that is empty begins in neither."""
+    with storage_errors(path):
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    return start != b"" and MAGIC.startswith(start) != compressed
 
 
 @dataclass(frozen=True)

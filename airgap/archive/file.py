@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airgap import limits
-from airgap.archive import record, seekable, tar
+from airgap.archive import record, tar
+from airgap.archive.frames import MAGIC
 from airgap.archive.layout import INVENTORY_NAME, INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
+from airgap.archive.seekable import SeekableFile
 from airgap.digest import Digest, Hasher
 from airgap.errors import ArchiveError, UsageError
 from airgap.storage import pieces_at, read_at, storage_errors
@@ -179,7 +181,7 @@ def is_archive(path: Path) -> bool:
     """
     with storage_errors(path), path.open("rb") as file:
         start = file.read(INVENTORY_OFFSET)
-    if start.startswith(seekable.MAGIC):
+    if start.startswith(MAGIC):
         stored = _stored(path)
         try:
             start = stored.read(0, INVENTORY_OFFSET)
@@ -198,8 +200,8 @@ def _stored(path: Path) -> Stored:
     descriptor = _open(path)
     try:
         with storage_errors(path):
-            is_compressed = read_at(descriptor, len(seekable.MAGIC), 0) == seekable.MAGIC
-        return (seekable.SeekableFile if is_compressed else _OnDisk)(path, descriptor)
+            is_compressed = read_at(descriptor, len(MAGIC), 0) == MAGIC
+        return (SeekableFile if is_compressed else _OnDisk)(path, descriptor)
     except BaseException:
         os.close(descriptor)
         raise

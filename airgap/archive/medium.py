@@ -60,7 +60,11 @@ def volume_size(text: str) -> int:
 
 def volume_name(archive: Path, number: int) -> str:
     """Return the name that a volume gets: ``NAME.001.tar``."""
-    return f"{archive.name.removesuffix('.tar')}.{numbered(number)}.tar"
+    return f"{_stem(archive)}.{numbered(number)}.tar"
+
+
+def _stem(archive: Path) -> str:
+    return archive.name.removesuffix(".zst").removesuffix(".tar")
 
 
 def volume_names(archive: Path, layout: Layout) -> tuple[str, ...]:
@@ -112,7 +116,7 @@ class Media:
 
     def named(self) -> list[Path]:
         """Return the files here that have names of finished volumes. Raises StorageError."""
-        base = re.escape(self._archive.name.removesuffix(".tar"))
+        base = re.escape(_stem(self._archive))
         found: list[Path] = []
         for directory in self._available():
             with storage_errors(directory):

@@ -141,6 +141,8 @@ class OlderArchives:
                     hint=f"Run `airgap verify {reader.path}` for the whole list, or leave it out.",
                 )
             self._say(f"{reader.path}: damaged: {problem.message}")
+        for problem in reader.check_tables():
+            self._say(f"{reader.path}: {problem.message}: it is read all the same")
 
     def _learn(self, reader: ArchiveReader) -> None:
         plan = reader.plan

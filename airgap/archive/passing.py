@@ -1,9 +1,9 @@
 """An archive that passes once, from front to back, and cannot be read again.
 
-It may be one file, or volumes one after the other in any order. The heads are kept; every
-header, every padding and the end is held against what the inventory says. Where the stream is
-out of step, because some of it was lost on the way, it is found again at the next header that
-is known. Knows nothing of why it is read; content is for whoever reads it to judge.
+It may be one file, plain or compressed, or volumes one after the other in any order. The heads
+are kept; every header, every padding and the end is held against what the inventory says. Where
+the stream is out of step, because some of it was lost on the way, it is found again at the next
+header that is known. Knows nothing of why it is read; content is for whoever reads it to judge.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from airgap import limits
-from airgap.archive import record, seekable, tar
+from airgap.archive import record, tar
 from airgap.archive.file import ArchiveFile
+from airgap.archive.frames import MAGIC
 from airgap.archive.layout import INVENTORY_OFFSET, LAYOUT, LAYOUT_NAME
 from airgap.archive.reader import ArchiveReader, Problem, VolumeFile
+from airgap.archive.unpacking import Unpacking
 from airgap.digest import Digest
 from airgap.errors import AirgapError, ArchiveError, Interrupted, StorageError
 from airgap.storage import Scratch
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from airgap.archive.layout import Entry, Volume
+    from airgap.archive.unpacking import Coming
 
 _BEGIN = tar.header(LAYOUT_NAME, len(LAYOUT))
 
@@ -71,7 +74,7 @@ class PassingArchive:
         Raises ArchiveError when there is none, or it cannot be read, StorageError, Interrupted.
         """
         self._input = _Input(descriptor, name, is_over)
-        self.heads = [self._read_head(self._input.read(tar.BLOCK))]
+        self.heads = [self._read_head(self._input.begin())]
         self.reader = self.heads[0]
         self.problems: list[Problem] = []
         self.holes: set[int] = set()
@@ -132,6 +135,8 @@ class PassingArchive:
             is_whole = yield from self._passages_of(reader)
             begin = self._next_head(is_whole=is_whole)
             if not begin:
+                if self._input.problem:
+                    self.problems.append(Problem(self._input.problem))
                 return
             try:
                 reader = self._read_head(begin)
@@ -160,8 +165,8 @@ class PassingArchive:
             left.popleft()
             place = header.place
             content = self._input.pieces(place.size)
-            if header.is_absent and any(piece.strip(b"\0") for piece in content):
-                message = f"the place of the missing blob {place.name} is not empty"
+            if header.is_absent and not _is_empty(content, place.size):
+                message = f"the place of the missing blob {place.name} is not empty, or damaged"
                 self.problems.append(Problem(message, blobs=(header.number,)))
             if header.is_absent:
                 self.holes.add(header.number)
@@ -176,7 +181,7 @@ class PassingArchive:
 
     def _next_header(self, reader: ArchiveReader, volume: Volume, number: int) -> _Header | None:
         """Read on to the next header of a blob from ``number`` on; None where there is none."""
-        while block := self._input.read(tar.BLOCK):
+        while block := self._input.block():
             if header := _known(reader, volume, number, block):
                 return header
             if block == _BEGIN and reader.layout.limit is not None:
@@ -206,7 +211,7 @@ class PassingArchive:
         Between them are the end's two blocks of zeros, and what tapes add: zeros.
         """
         zeros, other, begin = 0, 0, b""
-        while block := self._input.read(tar.BLOCK):
+        while block := self._input.block():
             if block == _BEGIN:
                 begin = block
                 break
@@ -227,10 +232,6 @@ class PassingArchive:
         name = self._input.name
         if not begin:
             raise ArchiveError(f"{name}: nothing came", hint=_SEND_AGAIN)
-        if begin.startswith(seekable.MAGIC):
-            raise ArchiveError(
-                f"{name}: is compressed", hint="Put `zstd -dc |` before it, or name it as a file."
-            )
         spool = _Spool()
         spool.append(begin)
         self._copy_to(spool, INVENTORY_OFFSET)
@@ -247,7 +248,8 @@ class PassingArchive:
         if spool.size < reader.layout.head_end:
             reader.release()
             raise ArchiveError(
-                f"{name}: the stream ends within the archive's head, after {self.size:,} bytes",
+                f"{name}: the stream ends, or is damaged, within the archive's head, after"
+                f" {self.size:,} bytes",
                 hint=_SEND_AGAIN,
             )
         return reader
@@ -255,6 +257,16 @@ class PassingArchive:
     def _copy_to(self, spool: _Spool, size: int) -> None:
         for piece in self._input.pieces(size - spool.size):
             spool.append(piece)
+
+
+def _is_empty(content: Iterator[bytes], size: int) -> bool:
+    """Say whether what comes is so many zeros."""
+    zeros = 0
+    for piece in content:
+        if piece.strip(b"\0"):
+            return False
+        zeros += len(piece)
+    return zeros == size
 
 
 @dataclass(frozen=True)
@@ -298,20 +310,46 @@ class _Spool(Scratch):
 
 
 class _Input:
-    """A descriptor that is read once; ``position`` is how many bytes have been taken of it."""
+    """A descriptor that is read once, and unpacked if what comes is compressed.
+
+    ``position`` is how many bytes of the archive have been taken.
+    """
 
     def __init__(self, descriptor: int, name: str, is_over: Callable[[], bool]) -> None:
         self.name = name
         self.position = 0
-        self._descriptor = descriptor
-        self._is_over = is_over
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
+        self._coming: Coming = _Descriptor(descriptor, name, is_over)
         self._rest = b""
 
+    def begin(self) -> bytes:
+        """Return the first block. Raises ArchiveError when it is compressed in another way."""
+        while len(self._rest) < len(MAGIC) and (more := self._coming.next()):
+            self._rest += more
+        if self._rest.startswith(MAGIC):
+            self._coming = unpacking = Unpacking(self._coming.next, self._rest)
+            self._rest = b""
+            if not unpacking.is_ours:
+                raise ArchiveError(
+                    f"{self.name}: is compressed, and not in the way that airgap does it",
+                    hint="Put `zstd -dc |` before it.",
+                )
+        return self.read(tar.BLOCK)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with all that came, once it is over, beside its content."""
+        return self._coming.problem
+
     def read(self, size: int) -> bytes:
-        """Return so many bytes, fewer where the stream ends."""
+        """Return so many bytes, fewer where the stream ends or is damaged."""
         return b"".join(self.pieces(size))
+
+    def block(self) -> bytes:
+        """Return the next block, behind what is damaged if need be; less at the end."""
+        block = self.read(tar.BLOCK)
+        while not block and self._coming.go_on():
+            block = self.read(tar.BLOCK)
+        return block
 
     def put_back(self, block: bytes) -> None:
         """Let bytes that were read last be read once more."""
@@ -319,23 +357,45 @@ class _Input:
         self.position -= len(block)
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield so many bytes, fewer where the stream ends. Raises StorageError, Interrupted."""
-        while size > 0 and (self._rest or self._fill()):
+        """Yield so many bytes, fewer where the stream ends or is damaged.
+
+        Raises StorageError, Interrupted.
+        """
+        while size > 0:
+            self._rest = self._rest or self._coming.next()
+            if not self._rest:
+                return
             piece, self._rest = self._rest[:size], self._rest[size:]
             size -= len(piece)
             self.position += len(piece)
             yield piece
 
-    def _fill(self) -> bool:
+
+class _Descriptor:
+    problem = ""
+
+    def __init__(self, descriptor: int, name: str, is_over: Callable[[], bool]) -> None:
+        self._name = name
+        self._descriptor = descriptor
+        self._is_over = is_over
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._came = 0
+
+    def next(self) -> bytes:
         while not self._poll.poll(_LOOK_AGAIN * 1000):
             if self._is_over():
                 raise Interrupted
         if self._is_over():
             raise Interrupted
         try:
-            self._rest = os.read(self._descriptor, limits.CHUNK)
+            piece = os.read(self._descriptor, limits.CHUNK)
         except OSError as error:
             raise StorageError(
-                f"{self.name}: {error.strerror} after {self.position:,} bytes", hint=_SEND_AGAIN
+                f"{self._name}: {error.strerror} after {self._came:,} bytes", hint=_SEND_AGAIN
             ) from error
-        return bool(self._rest)
+        self._came += len(piece)
+        return piece
+
+    def go_on(self) -> bool:
+        return False

@@ -180,10 +180,14 @@ class ArchiveReader:
                 message = f"{self.where(volume)}{problem.message}"
                 yield Problem(message, problem.manifests, problem.blobs)
 
+    def check_tables(self) -> Iterator[Problem]:
+        """Yield which compressed files have a wrong table of frames: that costs no content."""
+        for volume in self.here if self.finished else ():
+            if problem := self._files[volume.number].problem:
+                yield Problem(f"{self.where(volume)}{problem}")
+
     def _check_volume(self, volume: Volume) -> Iterator[Problem]:
         yield from self._check_length(volume)
-        if self.finished and (problem := self._files[volume.number].problem):
-            yield Problem(problem)
         if self._files[volume.number].id != self.id:
             yield Problem("the inventory is damaged")
         for entry, content in volume.documents:

@@ -1,79 +1,68 @@
 """An archive compressed with zstd so that it can still be read at any place.
 
-Follows zstd's seekable format (contrib/seekable_format): frames one after the other, and at the
-end a skippable frame with the sizes of all. Here every entry of the tar begins a frame, which
-holds its header alone; so headers are quickly read, and a damaged frame costs one entry. Where
-the table is missing, because the file is cut or still grows, the frames are found by their
-block headers (RFC 8878, 3.1.1). Knows frames and bytes, and of a tar only where its entries
-begin.
+Frames one after the other, and at the end a table of all. Here every entry of the tar begins a
+frame, which holds its header alone; so headers are quickly read, and a damaged frame costs one
+entry. The table is held against what the frames say of themselves: where it is wrong they are
+believed, if they are sound; where it is missing, because the file is cut or still grows, they
+are found by their headers. Knows frames and bytes, and of a tar only where its entries begin.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-from bisect import bisect_right
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zstandard
 
 from airgap import limits
 from airgap.archive import tar
+from airgap.archive.frames import (
+    CHECKSUM,
+    FRAME,
+    LONGEST_HEADER,
+    MAGIC,
+    TABLE_DAMAGED,
+    Frame,
+    Frames,
+    content_of,
+    content_size,
+    listed,
+    measured,
+)
 from airgap.errors import ArchiveError
-from airgap.storage import read_at, storage_errors, write_at
+from airgap.storage import read_at, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from airgap.archive.forward import Output
     from airgap.digest import Bytes
 
-MAGIC = b"\x28\xb5\x2f\xfd"
-"""What every frame begins with."""
-
-FRAME = 16 * limits.MIB
-"""Bytes of content in one frame at most."""
-
 WRITTEN = 4 * limits.MIB
-"""What is put in one: whoever reads many blobs at once needs as much memory for each."""
+"""Bytes of content in one frame: whoever reads many blobs at once needs as much memory for each."""
 
 LEVEL = 3
 FASTEST = -7
 """Levels of compression: the usual one, and that of what is compressed already."""
 
 _COMPRESSED = (b"\x1f\x8b", MAGIC, b"\xfd7zXZ", b"BZh")
-
-_TABLE_MAGIC, _TABLE_END = 0x184D2A5E, 0x8F92EAB1
-_TABLE_HEADER, _TABLE_ENTRY, _TABLE_FOOTER = (struct.Struct(f) for f in ("<II", "<III", "<IBI"))
-_WITH_CHECKSUMS = 0x80
-_CHECKSUM = 4
-_MOST_FRAMES = 1 << 24
-_LONGEST_HEADER = 18
-_REPEATED, _RESERVED = 1, 3
 _READ = 128 * limits.KIB
 
 
 class SeekableOutput:
-    """A file that a compressed archive is appended to, frame by frame."""
+    """What an archive is compressed by, frame by frame, on its way to another output."""
 
-    def __init__(self, path: Path, frames: Frames | None = None, *, level: int = LEVEL) -> None:
-        """Open a file, empty or cut to the ``frames`` that are whole. Raises StorageError."""
-        self.path = path
+    def __init__(self, output: Output, frames: Frames | None = None, *, level: int = LEVEL) -> None:
+        """Go on behind the ``frames`` that the output has already."""
+        self._output = output
         self._frames = frames or Frames()
         self._level = level
         self._entry_level = level
         self._buffer = bytearray()
         self._room = WRITTEN
         self._begins_content = False
-        with storage_errors(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            os.ftruncate(self._descriptor, self._frames.end)
-
-    def close(self) -> None:
-        """Close the file; what is not a whole frame yet is lost."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
     def begin(self) -> None:
         """Begin an entry with the next byte: its header has a frame. Raises StorageError."""
@@ -93,9 +82,8 @@ class SeekableOutput:
     def finish(self) -> None:
         """Write the last frame and the table of all. Raises StorageError."""
         self._flush()
-        with storage_errors(self.path):
-            write_at(self._descriptor, self._frames.table(), self._frames.end)
-            os.fsync(self._descriptor)
+        self._output.write(self._frames.table())
+        self._output.finish()
 
     def _flush(self) -> None:
         if not self._buffer:
@@ -107,56 +95,11 @@ class SeekableOutput:
         level = self._level if is_header else self._entry_level
         compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         frame = compressor.compress(bytes(self._buffer))
-        with storage_errors(self.path):
-            write_at(self._descriptor, frame, self._frames.end)
-        self._frames.add(len(frame), len(self._buffer), frame[-_CHECKSUM:])
+        self._output.write(frame)
+        self._frames.add(Frame(len(frame), len(self._buffer), frame[-CHECKSUM:]))
         self._begins_content = is_header
         self._room = WRITTEN
         self._buffer.clear()
-
-
-class Frames:
-    """Where frames are: ``end`` is where the last one ends, ``size`` the bytes of content."""
-
-    def __init__(self) -> None:
-        self.begins: list[int] = []
-        self.starts: list[int] = []
-        self.end = self.size = 0
-        self._records: list[tuple[int, int, bytes]] = []
-
-    def add(self, compressed: int, size: int, checksum: bytes) -> None:
-        """Take note of the next frame."""
-        self.begins.append(self.end)
-        self.starts.append(self.size)
-        self._records.append((compressed, size, checksum))
-        self.end += compressed
-        self.size += size
-
-    def until(self, position: int) -> Frames:
-        """Return those whose content ends at or before a position."""
-        kept = Frames()
-        for start, record in zip(self.starts, self._records, strict=True):
-            if start + record[1] > position:
-                break
-            kept.add(*record)
-        return kept
-
-    def table(self) -> bytes:
-        """Return the skippable frame that lists them."""
-        entries = b"".join(
-            _TABLE_ENTRY.pack(compressed, size, int.from_bytes(checksum, "little"))
-            for compressed, size, checksum in self._records
-        )
-        footer = _TABLE_FOOTER.pack(len(self._records), _WITH_CHECKSUMS, _TABLE_END)
-        return _TABLE_HEADER.pack(_TABLE_MAGIC, len(entries) + len(footer)) + entries + footer
-
-    def at(self, position: int) -> Iterator[tuple[int, int, int]]:
-        """Yield where frames begin and end, and the start of their content, from a position on."""
-        first = max(bisect_right(self.starts, position) - 1, 0)
-        for begin, start, record in zip(
-            self.begins[first:], self.starts[first:], self._records[first:], strict=True
-        ):
-            yield begin, begin + record[0], start
 
 
 class SeekableFile:
@@ -171,10 +114,11 @@ class SeekableFile:
         self._descriptor = descriptor
         with storage_errors(path):
             status = os.fstat(descriptor)
-            length, self.inode = status.st_size, (status.st_dev, status.st_ino)
-            listed = self._listed(length)
-            self._has_table = listed is not None
-            self.frames = listed or self._walked(length)
+            self.inode = status.st_dev, status.st_ino
+            self._read = partial(read_at, descriptor)
+            told = listed(self._read, status.st_size)
+            self.frames = self._walked() if told is None else self._corrected(told)
+        self._table_is_right = told is not None and list(told) == list(self.frames)
 
     @property
     def size(self) -> int:
@@ -184,7 +128,7 @@ class SeekableFile:
     @property
     def problem(self) -> str:
         """What is wrong with the file as a whole, "" for nothing."""
-        return "" if self._has_table else "the table of frames at the end is damaged or missing"
+        return "" if self._table_is_right else TABLE_DAMAGED
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the content at ``offset``, fewer where it ends or is damaged. StorageError."""
@@ -219,7 +163,7 @@ class SeekableFile:
         given = 0
         while begin < stop and given < enough:
             with storage_errors(self._path):
-                raw = read_at(self._descriptor, min(_READ, stop - begin), begin)
+                raw = self._read(min(_READ, stop - begin), begin)
             if not raw:
                 return
             begin += len(raw)
@@ -227,56 +171,38 @@ class SeekableFile:
             given += len(piece)
             yield piece
 
-    def _listed(self, length: int) -> Frames | None:
-        """Read the table at the end; None where there is none, or one that cannot be true."""
-        tail = read_at(self._descriptor, _TABLE_FOOTER.size, max(length - _TABLE_FOOTER.size, 0))
-        if len(tail) < _TABLE_FOOTER.size:
-            return None
-        count, descriptor, magic = _TABLE_FOOTER.unpack(tail)
-        if magic != _TABLE_END or descriptor != _WITH_CHECKSUMS or count > _MOST_FRAMES:
-            return None
-        size = _TABLE_HEADER.size + count * _TABLE_ENTRY.size + _TABLE_FOOTER.size
-        table = read_at(self._descriptor, size, length - size) if size <= length else b""
-        frames = Frames()
-        for record in range(count if table else 0):
-            place = _TABLE_HEADER.size + record * _TABLE_ENTRY.size
-            compressed, content, checksum = _TABLE_ENTRY.unpack_from(table, place)
-            if content > FRAME:
-                return None
-            frames.add(compressed, content, checksum.to_bytes(_CHECKSUM, "little"))
-        return frames if table == frames.table() and frames.end == length - size else None
+    def _corrected(self, told: Frames) -> Frames:
+        """Return the frames as they are, where they are not what the table says.
 
-    def _walked(self, length: int) -> Frames:
-        """Find frames by their headers, as far as they are whole."""
-        frames = Frames()
-        while frame := self._frame_at(frames.end, length):
-            frames.add(*frame)
+        One look at each is all that it takes, but for those of which either is wrong.
+        """
+        frames, start = Frames(), self._read(LONGEST_HEADER, 0)
+        for frame in told:
+            begin, end = frames.end, frames.end + frame.compressed
+            around = self._read(CHECKSUM + LONGEST_HEADER, max(end - CHECKSUM, begin))
+            says = Frame(frame.compressed, content_size(start) or 0, around[:CHECKSUM])
+            if says != frame and self._is_sound(begin, frame.compressed):
+                frame = says
+            frames.add(frame)
+            start = around[CHECKSUM:]
         return frames
 
-    def _frame_at(self, begin: int, length: int) -> tuple[int, int, bytes] | None:
-        start = read_at(self._descriptor, _LONGEST_HEADER, begin)
-        if not start.startswith(MAGIC):
-            return None
-        try:
-            parameters = zstandard.get_frame_parameters(start)
-            position = begin + zstandard.frame_header_size(start)
-        except zstandard.ZstdError:
-            return None
-        if not (0 < parameters.content_size <= FRAME and parameters.has_checksum):
+    def _is_sound(self, begin: int, compressed: int) -> bool:
+        frame = measured(self._read, begin)
+        is_so_long = frame is not None and frame.compressed == compressed
+        return is_so_long and content_of(self._read(compressed, begin)) is not None
+
+    def _walked(self) -> Frames:
+        """Find frames by their headers, as far as they are whole."""
+        frames = Frames()
+        while frame := measured(self._read, frames.end):
+            frames.add(frame)
+        if not frames.end and content_size(self._read(LONGEST_HEADER, 0)) == 0:
             raise ArchiveError(
                 f"{self._path}: is compressed, and not in the way that airgap does it",
                 hint=f"Give it as a stream: zstd -dc {self._path} | airgap import - DEST",
             )
-        is_last = False
-        while not is_last:
-            header = int.from_bytes(read_at(self._descriptor, 3, position), "little")
-            is_last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
-            position += 3 + (1 if kind == _REPEATED else size)
-            if position > length or kind == _RESERVED:
-                return None
-        end = position + _CHECKSUM
-        checksum = read_at(self._descriptor, _CHECKSUM, position)
-        return (end - begin, parameters.content_size, checksum) if end <= length else None
+        return frames
 
 
 def frames_of(path: Path) -> Frames:

@@ -132,7 +132,7 @@ class _Search:
         self._found: list[ArchiveFile] = []
         self._named: set[ArchiveFile] = set()
         self._unreadable: list[ArchiveError] = []
-        self._notes: list[str] = []
+        self._failing: list[StorageError] = []
         self._searched: list[Path] = []
 
     def look_at(self, path: Path) -> None:
@@ -153,7 +153,7 @@ class _Search:
             except ArchiveError as error:
                 self._unreadable.append(error)
             except StorageError as error:
-                self._notes.append(f"not read: {error.message}")
+                self._failing.append(error)
 
     def _take(self, file: ArchiveFile) -> bool:
         """Take a file; False when it was found before, under this name or another."""
@@ -166,8 +166,8 @@ class _Search:
     def chosen(self) -> VolumeSet:
         """Put together what belongs together, and choose the one archive that is meant."""
         if not self._found:
-            if self._unreadable:
-                raise self._unreadable[0]
+            for error in (*self._failing, *self._unreadable):
+                raise error
             where = ", ".join(map(str, self._searched))
             raise UsageError(f"{where}: no archive and no volume of one in it")
         files = [file for file in self._found if not file.is_cut_in_the_head] or self._found
@@ -190,7 +190,8 @@ class _Search:
             (key for key in groups if key[0] == identity),
             key=lambda key: (len(self._named.intersection(groups[key])), len(groups[key])),
         )
-        found = VolumeSet(*key, {}, [error.message for error in self._unreadable], self._notes)
+        notes = [f"not read: {error.message}" for error in self._failing]
+        found = VolumeSet(*key, {}, [error.message for error in self._unreadable], notes)
         # Of two copies the longer one: the other may have been cut short.
         for file in sorted(groups.pop(key), key=lambda file: -file.size):
             number = file.number or WHOLE

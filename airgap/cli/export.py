@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airgap.archive.compressed import COMPRESSED
+from airgap.archive.compressed import COMPRESSED, level_for
 from airgap.archive.forward import DEFAULT_WINDOW
 from airgap.archive.reader import STREAM, partial_path
 from airgap.archive.seekable import LEVEL
@@ -56,6 +56,21 @@ _OF_ARCHIVES_ON_DISK = ("dry_run", "recheck", "volume_size", "volume_dirs")
 _OF_FILES = ("path", "to_manifests", "icsp_scope", "idms_scope", "max_icsp_size")
 _OF_NAMES = ("intended", "max_components")
 """Parameters that mean something in one kind of run only."""
+
+
+class _Level(click.IntRange):
+    """A level of compression; one left out is not taken from the word that comes next."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the level. Raises click.BadParameter that says how one is written."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(
+                f"{error.message} Write --zstd=LEVEL, or --zstd alone behind all other words.",
+                param,
+                ctx,
+            )
 
 
 @click.command(
@@ -110,12 +125,12 @@ _OF_NAMES = ("intended", "max_components")
 @volumes.volume_options
 @click.option(
     "--zstd",
-    type=click.IntRange(1, 19),
-    default=LEVEL,
-    show_default=True,
-    metavar="LEVEL",
-    help="With -o NAME.tar.zst: how hard to compress. Layers that are compressed already always"
-    " take the fastest setting.",
+    type=_Level(1, 19),
+    is_flag=False,
+    flag_value=LEVEL,
+    metavar="[LEVEL]",
+    help="Compress, as NAME.tar.zst is without it. --zstd=LEVEL says how hard;"
+    f" {LEVEL} is usual. Layers that are compressed already always take the fastest setting.",
 )
 @volumes.window_option
 @click.option("--dry-run", is_flag=True, help="Ask and decide, then print the plan and stop.")
@@ -146,7 +161,7 @@ def export_command(
     max_icsp_size: int,
     volume_size: int | None,
     volume_dirs: tuple[Path, ...],
-    zstd: int,
+    zstd: int | None,
     window: int | None,
     dry_run: bool,
     recheck: bool,
@@ -176,8 +191,9 @@ def export_command(
     With --since it holds the catalog, all manifests, and of the blobs those alone that the other
     side does not have. The other side's receipt.json says what that is, or an earlier archive.
 
-    Called NAME.tar.zst it is compressed. Such an archive is continued too, but a hole in it is
-    filled only by making a new one with --reuse.
+    With --zstd, or called NAME.tar.zst, it is compressed, and read like a plain one by every
+    command. Such an archive is continued too, but a hole in it is filled only by making a new one
+    with --reuse.
 
     With -o - the archive leaves on standard output, from front to back: for a pipe to `airgap
     import -`, to another host or a tape. What a run says goes to standard error. A stream does
@@ -230,7 +246,7 @@ def export_command(
             return pushing.print_list("export", written, output_format)
         if archive == STREAM:
             streamed = export_stream(
-                asked.catalogs, sys.stdout.buffer, window=window or DEFAULT_WINDOW,
+                asked.catalogs, sys.stdout.buffer, zstd=zstd, window=window or DEFAULT_WINDOW,
                 access=access, platform=platform, part=part, reuse=reuse,
                 since=since, continue_on_error=continue_on_error, progress=progress, stop=stop,
             )  # fmt: skip
@@ -273,7 +289,7 @@ def _anew(context: click.Context) -> str:
 
 def _unused_name(archive: Path) -> Path:
     """Return the next name that no archive has: after olm.tar comes olm-2.tar, then olm-3.tar."""
-    suffix = COMPRESSED if _is_compressed(archive) else archive.suffix
+    suffix = COMPRESSED if archive.name.endswith(COMPRESSED) else archive.suffix
     name = archive.name.removesuffix(suffix)
     numbered = re.fullmatch(r"(.+)-(\d{1,6})", name)
     stem, last = numbered.groups() if numbered else (name, "1")
@@ -297,16 +313,14 @@ def _refuse_what_has_no_effect(context: click.Context) -> None:
             raise click.UsageError("-o - needs standard output for the archive, not for JSON")
         if sys.stdout.isatty():
             raise click.UsageError("standard output is a terminal: pipe the archive somewhere")
-    elif not _is_compressed(given["archive"]):
-        options.refuse_typed(context, ["window"], "is about -o - and -o NAME.tar.zst")
-    if not _is_compressed(given["archive"]):
-        options.refuse_typed(context, ["zstd"], "is about -o NAME.tar.zst")
+    elif not _is_compressed(context):
+        options.refuse_typed(context, ["window"], "is about -o - and compressed archives")
     if not given["files"]:
         options.refuse_typed(context, _OF_NAMES, "is about --manifests-only, or -f")
 
 
-def _is_compressed(archive: Path) -> bool:
-    return archive.name.endswith(COMPRESSED)
+def _is_compressed(context: click.Context) -> bool:
+    return level_for(context.params["archive"], context.params["zstd"]) is not None
 
 
 def _print(result: ExportResult, context: click.Context) -> None:
@@ -336,9 +350,9 @@ def _print(result: ExportResult, context: click.Context) -> None:
     if kinds and context.params["archive"] == STREAM:
         report.echo("What has left does not change: run both sides again when these can be had.")
         return
-    if True in kinds and not _is_compressed(context.params["archive"]):
+    if True in kinds and not _is_compressed(context):
         report.echo("Run the same command again to fetch the blobs that are missing.")
-    if False in kinds or (kinds and _is_compressed(context.params["archive"])):
+    if False in kinds or (kinds and _is_compressed(context)):
         report.echo(
             "What an archive is to hold does not change: when the other images can be had, make a"
             " new one\nthat takes from this what it holds:"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,20 +18,33 @@ if TYPE_CHECKING:
     from airgap.reshaper import ReshapeResult
 
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _archives(metavar: str) -> Callable[[Command], Command]:
+    """Return what adds the files and directories that a command takes its archives from."""
+    kind = click.Path(path_type=Path)
+    return click.argument("archives", metavar=metavar, type=kind, nargs=-1, required=True)
+
+
+def _output(what: str, *, required: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Return what adds -o, and what all of these commands end with: how to say what was done."""
+
+    def add(command: Callable[..., Any]) -> Any:
+        command = options.verbosity_options(click.pass_context(command))
+        command = options.output_option(command)
+        kind = click.Path(path_type=Path, dir_okay=False)
+        return click.option(
+            "-o", "--output-file", "output", required=required, type=kind, help=what
+        )(command)
+
+    return add
+
+
 @click.command("split", short_help="Cut an archive into volumes.")
-@click.argument("archives", metavar="ARCHIVE...", type=click.Path(path_type=Path), nargs=-1,
-                required=True)  # fmt: skip
+@_archives("ARCHIVE...")
 @volumes.needed_volume_options
-@click.option(
-    "-o",
-    "--output-file",
-    "output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="What the volumes are called after. Default: ARCHIVE, where it is.",
-)
-@options.output_option
-@options.verbosity_options
-@click.pass_context
+@_output("What the volumes are called after. Default: ARCHIVE, where it is.")
 def split_command(
     context: click.Context,
     /,
@@ -67,18 +81,8 @@ def split_command(
 
 
 @click.command("join", short_help="Make one file of an archive's volumes.")
-@click.argument("archives", metavar="VOLUME...", type=click.Path(path_type=Path), nargs=-1,
-                required=True)  # fmt: skip
-@click.option(
-    "-o",
-    "--output-file",
-    "output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The archive in one file.",
-)
-@options.output_option
-@options.verbosity_options
-@click.pass_context
+@_archives("VOLUME...")
+@_output("The archive in one file.")
 def join_command(
     context: click.Context,
     /,
@@ -126,19 +130,8 @@ def _join_unpacked(
 
 
 @click.command("merge", short_help="Make one whole archive of a base and its deltas.")
-@click.argument("archives", metavar="BASE DELTA...", type=click.Path(path_type=Path), nargs=-1,
-                required=True)  # fmt: skip
-@click.option(
-    "-o",
-    "--output-file",
-    "output",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The whole archive.",
-)
-@options.output_option
-@options.verbosity_options
-@click.pass_context
+@_archives("BASE DELTA...")
+@_output("The whole archive.", required=True)
 def merge_command(
     context: click.Context,
     /,

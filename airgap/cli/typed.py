@@ -44,4 +44,6 @@ def _words(parameter: click.Parameter, value: Any) -> list[str]:
         return [name] * value
     if parameter.is_flag:
         return [name if value else parameter.secondary_opts[0]]
-    return [word for one in (value if parameter.multiple else [value]) for word in (name, one)]
+    given = value if parameter.multiple else [value]
+    # What is no text stands for a value that was left out.
+    return [word for one in given for word in (name, one) if isinstance(word, str)]

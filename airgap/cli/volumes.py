@@ -40,7 +40,7 @@ window_option = click.option(
     "--window",
     metavar="SIZE",
     callback=_window,
-    help="For - and NAME.tar.zst: how much may wait in a temporary file. Default: 1GiB.",
+    help="For - and compressed archives: how much may wait in a temporary file. Default: 1GiB.",
 )
 
 

@@ -12,12 +12,14 @@ import zstandard
 
 import airgap
 from airgap.archive import tar
+from airgap.archive.frames import Frames, listed
 from airgap.archive.medium import VolumeOptions
 from airgap.archive.reader import ArchiveReader
+from airgap.archive.seekable import SeekableOutput
 from airgap.errors import ArchiveError
 from tests.archive.test_volumes import larger_content, limit_for
 from tests.support.plans import Content, archive_of, some_content
-from tests.support.streams import piped
+from tests.support.streams import Collected, piped, send_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,3 +204,69 @@ def test_what_a_volume_cut_short_takes_of_the_next_is_named(volumes: list[bytes]
 def test_refuses_another_archive_behind_the_first(whole: Small, volumes: list[bytes]) -> None:
     with pytest.raises(ArchiveError, match="another archive follows"):
         verify(whole.data + volumes[0])
+
+
+@pytest.fixture(scope="module")
+def packed(whole: Small) -> tuple[bytes, Frames]:
+    output = Collected()
+    send_all(some_content(layer_size=900), SeekableOutput(output))
+    data = bytes(output.bytes)
+    frames = listed(lambda size, offset: data[offset : offset + size], len(data))
+    assert frames is not None
+    return data, frames
+
+
+def test_a_compressed_one_is_known_by_its_first_bytes(
+    whole: Small, packed: tuple[bytes, Frames]
+) -> None:
+    passed, plain = verify(packed[0]), verify(whole.data)
+    assert (passed.exit_status, passed.id, passed.size) == (0, plain.id, plain.size)
+    assert verify(packed[0] + bytes(3000)).exit_status == 0
+
+
+def test_of_a_compressed_one_a_damaged_frame_costs_one_blob(
+    whole: Small, packed: tuple[bytes, Frames]
+) -> None:
+    data, frames = packed
+    begins = {
+        frames.starts.index(whole.layout.blob(number).offset): number
+        for number in range(len(whole.plan.blobs))
+    }
+    first = min(begins)
+    hurt = None
+    for frame in range(first, len(frames.begins) - 2):
+        hurt = begins.get(frame, hurt)
+        damaged = bytearray(data)
+        damaged[frames.begins[frame] + 8] ^= 0xFF
+        result = verify(bytes(damaged))
+        assert result.exit_status == 4, frame
+        assert damaged_images(result) == whole.images_of(hurt or 0), frame
+        assert len(result.damage) == 1, frame
+
+
+def test_of_a_compressed_one_what_is_lost_on_the_way_costs_what_it_hits(
+    whole: Small, packed: tuple[bytes, Frames]
+) -> None:
+    data, frames = packed
+    first = frames.begins[frames.starts.index(whole.layout.blob(0).offset)]
+    for place in range(first, frames.end - 600, 211):
+        result = verify(data[:place] + data[place + 100 :])
+        assert result.exit_status == 4, place
+        assert damaged_images(result), place
+        assert len(result.damage) <= 2, place
+        assert not [d for d in result.damage if "out of step" in d.message], place
+
+
+def test_any_damage_to_a_compressed_one_is_found(packed: tuple[bytes, Frames]) -> None:
+    data, frames = packed
+    ways = [data[:size] for size in [*range(0, len(data), 193), *range(frames.end, len(data))]]
+    ways += [
+        data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        for place in [*range(0, frames.end, 59), *range(frames.end, len(data), 3)]
+    ]
+    ways += [data + b"more", data + data]
+    for way in ways:
+        try:
+            assert verify(way).exit_status == 4
+        except ArchiveError:
+            continue

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,20 +18,26 @@ from hypothesis import strategies as st
 import airgap
 from airgap.archive import seekable
 from airgap.archive.compressed import Begun
+from airgap.archive.frames import TABLE_DAMAGED, Frame, Frames
+from airgap.archive.output import FileOutput
 from airgap.archive.reader import ArchiveReader
-from airgap.archive.seekable import Frames, SeekableOutput, frames_of
+from airgap.archive.seekable import SeekableOutput, frames_of
 from airgap.errors import ArchiveError
 from tests.support.plans import Content, some_content
-from tests.support.streams import send_all, stream_of
+from tests.support.streams import Collected, send_all, stream_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def compress(path: Path, content: Content, *, window: int = 1 << 20) -> None:
-    output = SeekableOutput(path)
-    send_all(content, output, window=window)
-    output.close()
+    with closing(FileOutput(path)) as file:
+        send_all(content, SeekableOutput(file), window=window)
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return what any zstd makes of it."""
+    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
 
 
 def verify(path: Path) -> airgap.VerifyResult:
@@ -54,11 +61,7 @@ def test_zstd_and_plain_have_the_same_content(
     content = some_content(seed=seed, images=images, layer_size=layer)
     compress(path := tmp_path / "olm.tar.zst", content, window=window)
     plain = stream_of(content)
-    with path.open("rb") as file:
-        assert (
-            zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read()
-            == plain
-        )
+    assert unpacked(path.read_bytes()) == plain
     with ArchiveReader(path) as reader:
         assert list(reader.check_head()) == []
         assert reader.size == len(plain)
@@ -137,6 +140,44 @@ def test_a_lying_table_is_not_believed(compressed: Path, tmp_path: Path) -> None
     assert messages == ["the table of frames at the end is damaged or missing"]
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "olm.tar.zst"
+    compress(path, some_content(images=1, layer_size=900))
+    return path
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x10, 0xFF])
+def test_a_damaged_table_is_named_and_costs_nothing_else(
+    small: Path, tmp_path: Path, flip: int
+) -> None:
+    data = small.read_bytes()
+    path = tmp_path / "olm.tar.zst"
+    for place in range(frames_of(small).end, len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+        messages = [damage.message for damage in verify(path).damage]
+        assert messages == [TABLE_DAMAGED], place
+        with ArchiveReader(path) as reader:
+            reader.require_sound_head()
+
+
+def test_a_damaged_byte_anywhere_is_found_and_not_blamed_on_the_table(
+    small: Path, tmp_path: Path
+) -> None:
+    """But for those that change nothing of what anybody reads: zstd has a few bits to spare."""
+    data, plain = small.read_bytes(), unpacked(small.read_bytes())
+    path = tmp_path / "olm.tar.zst"
+    for place in range(0, frames_of(small).end, 5):
+        flip = (0x01, 0x10, 0xFF)[place % 3]
+        path.write_bytes(damaged := data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+        try:
+            result = verify(path)
+        except ArchiveError:
+            continue
+        assert TABLE_DAMAGED not in [damage.message for damage in result.damage], place
+        assert result.exit_status == 4 or unpacked(damaged) == plain, place
+
+
 def test_refuses_what_was_compressed_in_another_way(tmp_path: Path) -> None:
     path = tmp_path / "olm.tar.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(stream_of(some_content())))
@@ -178,7 +219,7 @@ def test_what_a_power_cut_has_spoilt_is_not_kept(compressed: Path, tmp_path: Pat
 def test_frames_until_a_position_are_those_that_end_there() -> None:
     frames = Frames()
     for size in (10, 20, 30):
-        frames.add(5, size, bytes(4))
+        frames.add(Frame(5, size, bytes(4)))
     assert [frames.until(n).size for n in (0, 9, 10, 29, 30, 60)] == [0, 0, 10, 10, 30, 60]
 
 
@@ -193,10 +234,9 @@ def test_layers_that_are_compressed_already_take_the_fastest_setting(
         return make(level=level, write_checksum=write_checksum)
 
     monkeypatch.setattr(zstandard, "ZstdCompressor", recorded)
-    output = SeekableOutput(tmp_path / "x", level=5)
+    output = SeekableOutput(Collected(), level=5)
     for content in (b"plain", b"\x1f\x8b compressed", b"plain"):
         output.begin()
         output.write(bytes(512) + content)
     output.finish()
-    output.close()
     assert levels[1::2] == [5, seekable.FASTEST, 5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 IMAGE_BYTES = 4 << 20
@@ -56,6 +57,46 @@ class Mounter:
     def _mount(self, disk: Path, *how: object) -> None:
         _run("mount", *how, disk)
         self._mounted.callback(subprocess.run, ["umount", str(disk)], check=True)
+
+
+class FailingDisk:
+    """A disk that files were put on, mounted to be read, and that can be pulled out meanwhile.
+
+    It lies in a file. When that is cut, whatever the kernel does not have in memory fails to be
+    read, as from a medium that has gone: EIO.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
+        """Make it; skips the test where it may not be mounted."""
+        files = list(files)
+        self.path = folder / "disk"
+        self.path.mkdir()
+        self._image = folder / "disk.image"
+        self._image.touch()
+        os.truncate(self._image, 2 * sum(path.stat().st_size for path in files) + IMAGE_BYTES)
+        _run("mkfs.ext2", "-q", "-F", self._image)
+        _run("mount", "-o", "loop", self._image, self.path)
+        for path in files:
+            shutil.copy(path, self.path)
+        self.close()
+        self._content = self._image.read_bytes()
+        _run("mount", "-o", "loop,ro", self._image, self.path)
+
+    def pull(self) -> None:
+        """Let nothing be read any more."""
+        os.truncate(self._image, 0)
+        for path in self.path.iterdir():
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def plug_in(self) -> None:
+        """Let everything be read again."""
+        self._image.write_bytes(self._content)
+
+    def close(self) -> None:
+        """Unmount it."""
+        subprocess.run(["umount", str(self.path)], check=True)
 
 
 def remount(disk: Path, options: str) -> None:
