@@ -33,6 +33,9 @@ _ROUND_TRIPS = 6
 _GAIN = 1.15
 """More at once must bring so much more."""
 
+_PAUSE = 0.05
+"""Seconds in which a registry is asked nothing, as between two stages of a run."""
+
 _PATIENCE = 10.0
 """Seconds until more is tried again, after it brought nothing or was too much."""
 
@@ -52,8 +55,10 @@ class Pace:
     def admits(self, lane: str, running: int) -> bool:
         """Say whether a registry may be given one request more than it is given now."""
         with self._lock:
-            state = self._lane(lane)
-            state.judge(self._clock.monotonic())
+            state, now = self._lane(lane), self._clock.monotonic()
+            if not running and now - state.moved >= _PAUSE:
+                state.begin_window(now)  # Where nothing was asked nothing could come.
+            state.judge(now)
             if running < state.level:
                 return True
             state.wants_more = True
@@ -68,13 +73,13 @@ class Pace:
         """Count a request, and how long its answer took to begin."""
         with self._lock:
             state = self._lane(lane)
-            state.work += REQUEST
+            state.add(REQUEST, self._clock.monotonic())
             state.delay += (seconds - state.delay) / 8
 
     def moved(self, lane: str, size: int) -> None:
         """Count bytes of content, either way."""
         with self._lock:
-            self._lane(lane).work += size
+            self._lane(lane).add(size, self._clock.monotonic())
 
     def too_much(self, lane: str) -> None:
         """Take note that a registry asked for less, or cut a connection under way."""
@@ -83,7 +88,7 @@ class Pace:
 
     def _lane(self, name: str) -> _Lane:
         if name not in self._lanes:
-            self._lanes[name] = _Lane(self._clock.monotonic(), self._most)
+            self._lanes[name] = _Lane(now := self._clock.monotonic(), now, self._most)
         return self._lanes[name]
 
 
@@ -92,6 +97,7 @@ class _Lane:
     """What one registry has shown. Rates are work in a second."""
 
     since: float
+    moved: float
     most: int
     level: int = START
     work: int = 0
@@ -105,6 +111,11 @@ class _Lane:
     def __post_init__(self) -> None:
         self.level = min(self.level, self.most)
 
+    def add(self, work: int, now: float) -> None:
+        """Count work."""
+        self.work += work
+        self.moved = now
+
     def judge(self, now: float) -> None:
         """Draw a conclusion when enough has been seen."""
         elapsed = now - self.since
@@ -113,7 +124,7 @@ class _Lane:
             return
         if self.wants_more:
             self._conclude(self.work / elapsed, now)
-        self._begin_window(now)
+        self.begin_window(now)
 
     def shrink(self, now: float) -> None:
         """Halve, once for all complaints of a crowd."""
@@ -122,7 +133,7 @@ class _Lane:
             self.before_trial = 0
         self.calm_after = now + _CALM
         self.next_trial = now + _PATIENCE
-        self._begin_window(now)
+        self.begin_window(now)
 
     def _conclude(self, rate: float, now: float) -> None:
         if self.before_trial and rate < self.rate * _GAIN:
@@ -134,5 +145,5 @@ class _Lane:
             self.before_trial = self.level
             self.level = min(self.most, 2 * self.level)
 
-    def _begin_window(self, now: float) -> None:
+    def begin_window(self, now: float) -> None:
         self.since, self.work, self.wants_more = now, 0, False

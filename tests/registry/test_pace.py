@@ -27,9 +27,9 @@ class Link:
             running = 0
             while self.pace.admits(HOST, running):
                 running += 1
+            self.clock.now += self.delay
             for _ in range(min(running, self.useful)):
                 self.pace.answered(HOST, self.delay)
-            self.clock.now += self.delay
 
 
 def test_begins_with_few() -> None:
@@ -55,6 +55,15 @@ def test_goes_back_where_more_brings_nothing() -> None:
     assert link.level() == START
 
 
+def test_a_pause_is_not_taken_for_a_crowd_that_brings_nothing() -> None:
+    link = Link(useful=64)
+    link.work(0.3)  # A trial of more has just begun.
+    assert link.level() == 2 * START
+    link.clock.now += 3.0
+    link.work(0.3)
+    assert link.level() == 4 * START
+
+
 def test_stays_at_what_the_link_can_use() -> None:
     link = Link(useful=16)
     link.work(3.0)
@@ -73,8 +82,8 @@ def test_does_not_grow_while_there_is_nothing_more_to_do() -> None:
     link = Link(useful=64)
     for _ in range(100):
         assert link.pace.admits(HOST, 0)
-        link.pace.answered(HOST, 0.04)
         link.clock.now += 0.04
+        link.pace.answered(HOST, 0.04)
     assert link.level() == START
 
 
@@ -123,6 +132,6 @@ def test_bytes_count_as_much_as_requests() -> None:
         running = 0
         while link.pace.admits(HOST, running):
             running += 1
-        link.pace.moved(HOST, running << 20)
         link.clock.now += 0.1
+        link.pace.moved(HOST, running << 20)
     assert link.level() == MOST
