@@ -46,7 +46,7 @@ class ProxyFailed(NotConnected):
 class Way:
     """How a host is reached. ``proxy`` is a URL, "" for straight; ``verified`` says that of TLS.
 
-    Where ``is_forwarded``, a request names its whole URL, and the proxy wants ``headers``.
+    Where it ``is_forwarded``, a request names its whole URL and has the ``proxy_headers``.
     """
 
     is_tls: bool
@@ -124,9 +124,9 @@ class Connections:
         try:
             made.connect()
         except (OSError, HTTPError) as error:
-            is_proxys = bool(way.proxy) and not made.has_connected_to_proxy
+            before_proxy = bool(way.proxy) and not made.has_connected_to_proxy
             made.close()
-            if (failure := _failure(error, is_proxys)) is None:
+            if (failure := _failure(error, before_proxy)) is None:
                 raise
             raise failure from error
         return cast("Stream", made.sock)
@@ -153,11 +153,11 @@ class Connections:
         return made
 
 
-def _failure(error: OSError | HTTPError, is_proxys: bool) -> NotConnected | None:
+def _failure(error: OSError | HTTPError, before_proxy: bool) -> NotConnected | None:
     """Return what kept a connection from coming about, None when it broke after it stood."""
     if isinstance(error, ssl.SSLError):
         return None
-    if is_proxys or str(error).startswith("Tunnel connection failed"):
+    if before_proxy or str(error).startswith("Tunnel connection failed"):
         return ProxyFailed()
     if isinstance(error, NameResolutionError):
         return NameUnknown()

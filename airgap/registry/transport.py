@@ -54,6 +54,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
 """Answers that give no hope yet: another host, perhaps the lost one, may have to answer first."""
 
+_WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
+"""Methods for which some servers want a length even of nothing (411)."""
+
 _STALL_SECONDS = 60
 _STALL_BYTES = _STALL_SECONDS * limits.KIB
 
@@ -363,7 +366,7 @@ class Transport:
         headers = {"Host": _host(parts), **_ALWAYS, **request.headers}
         if request.authorization is not None:
             headers["Authorization"] = request.authorization
-        if body is not None:
+        if body is not None or request.method in _WITH_CONTENT:
             headers["Content-Length"] = str(request.length)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         if way.is_forwarded:

@@ -210,6 +210,17 @@ def test_streams_a_body_with_its_length(stack: ExitStack, clock: FakeClock) -> N
     assert server.asked[0].headers["Content-Length"] == "3"
 
 
+@pytest.mark.parametrize(
+    ("method", "length"), [("POST", "0"), ("PUT", "0"), ("PATCH", "0"), ("GET", None)]
+)
+def test_no_content_has_a_length_where_content_is_usual(
+    stack: ExitStack, clock: FakeClock, method: str, length: str | None
+) -> None:
+    server = stack.enter_context(serve(ok))
+    transport(stack, clock).send(Request(method, f"http://{server.host}/", "x")).close()
+    assert server.asked[0].headers["Content-Length"] == length
+
+
 @pytest.mark.parametrize("cause", [ValueError("bad"), OSError("medium gone"), RegistryError("x")])
 def test_a_failing_source_is_told_from_a_failing_connection(
     stack: ExitStack, clock: FakeClock, cause: Exception
