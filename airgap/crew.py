@@ -110,8 +110,9 @@ class Crew:
             self._stop.set()
             raise
         finally:
-            for _thread in self._threads:
-                self._given.put(None)
+            with self._changed:  # Who is about to start a thread has done so then.
+                for _thread in self._threads:
+                    self._given.put(None)
             for thread in self._threads:
                 thread.join()
         if self._end is not None:
@@ -131,11 +132,11 @@ class Crew:
     def _hand_out(self) -> None:
         """Give work to idle workers, or new ones, as long as there is room for more."""
         while (one := self._next()) is not None:
+            self._given.put(one)  # Where no thread can be started, another one ends it.
             if self._running > len(self._threads):
                 thread = threading.Thread(target=self._serve, name=f"crew-{self._running}")
                 thread.start()
                 self._threads.append(thread)
-            self._given.put(one)
 
     def _next(self) -> Work | None:
         """Take the first work there is room for, and count it as running."""
@@ -158,13 +159,14 @@ class Crew:
         self._running -= 1
         for lane in one.lanes:
             self._in_lane[lane] -= 1
+        further = None
         try:
             self._settle(one, error)
+            further = self._next()
+            self._hand_out()
         except BaseException as bug:
             self._end = bug
             self._stop.set()
-        further = self._next()
-        self._hand_out()
         if not self._running:
             self._changed.notify()
         return further

@@ -159,6 +159,50 @@ def test_a_bug_is_raised_as_it_is() -> None:
     assert stop.is_set()
 
 
+def test_a_bug_in_a_conclusion_is_raised_as_it_is() -> None:
+    class Unsettled(Piece):
+        def settle(self, error: AirgapError | None) -> Iterable[Work]:
+            raise ZeroDivisionError
+
+    log, stop = Log(), threading.Event()
+    with pytest.raises(ZeroDivisionError):
+        carry_out([Unsettled(log, "bug"), Piece(log, "never")], AtMost(1), stop)
+    assert stop.is_set()
+    assert log.begun == ["bug"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("allowed", [0, 1, 3])
+def test_a_system_that_gives_no_more_threads_does_not_make_it_hang(
+    monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    class Widening:
+        most = 1
+
+        def admits(self, lane: str, running: int) -> bool:
+            return running < self.most
+
+    log, lanes, stop = Log(), Widening(), threading.Event()
+
+    def widen() -> None:
+        lanes.most += 1
+        stop.wait(0.05)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="new thread"):
+        carry_out([Piece(log, str(n), does=widen) for n in range(99)], lanes, stop)
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_request_to_stop_ends_it() -> None:
     log, stop = Log(), threading.Event()
     with pytest.raises(Interrupted):
