@@ -54,7 +54,7 @@ _COMMANDS = {
 def _no_garbage() -> Iterator[None]:
     """Keep the collector of cycles out of what is made meanwhile, and for good.
 
-    Modules stay. To look for garbage in them again and again took a tenth of an import's time.
+    Modules stay. To look for garbage in them again and again took an eighth of a command's start.
     """
     gc.disable()
     try:
@@ -121,7 +121,7 @@ def _let_memory_be_kept() -> None:
 
     glibc gives freed memory back to the kernel from twice the size of the largest block on that
     it has seen freed (mallopt(3), M_MMAP_THRESHOLD): without this, about as soon as each second
-    piece. To get it again took a tenth of an import's processor time.
+    piece. To get it again took a twentieth of an import's processor time.
     """
     bytes(16 * limits.CHUNK)
 
