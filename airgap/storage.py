@@ -46,17 +46,25 @@ _BLOCK = 512
 _temporary: set[str] = set()
 
 
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+class storage_errors:  # noqa: N801 - it is used as a function, and around every write
     """Turn an OSError inside the block into a StorageError that names the file."""
-    try:
-        yield
-    except OSError as error:
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, OSError):
+            return
         reason = error.strerror or str(error)
-        place = error.filename2 or error.filename or path
-        exactly = f" ({place})" if str(place) != str(path) else ""
+        place = error.filename2 or error.filename or self._path
+        exactly = f" ({place})" if str(place) != str(self._path) else ""
         raise StorageError(
-            f"{path}: {reason}{exactly}", hint=_HINTS.get(error.errno or 0)
+            f"{self._path}: {reason}{exactly}", hint=_HINTS.get(error.errno or 0)
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Copying content in parallel, from any source to any destination.
 
-Workers copy blobs, everything is kept account of between their calls, in one thread. A blob
+Workers copy blobs; between their calls account is kept of everything, by one at a time. A blob
 that several places want goes to the first and is offered to the next ones afterwards, so that a
 registry can mount it. An image is put when all its blobs have arrived. Export, import and
 mirror are this transfer with other ends; it knows neither.

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from airgap import limits
 from airgap.archive import tar
@@ -51,8 +51,7 @@ def piece_name(digest: Digest, volume: int) -> str:
     return f"pieces/{digest.algorithm}/{digest.hex}.{numbered(volume)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of a volume: its header at ``offset``, ``size`` bytes of content after it.
 
     ``volume`` counts from 1; ``start`` is where in its blob a piece begins.
@@ -82,7 +81,7 @@ class Entry:
     @property
     def absent(self) -> Entry:
         """The same place while its content has not arrived: it has another name."""
-        return replace(self, name=f"absent/{self.name.partition('/')[2]}")
+        return self._replace(name=f"absent/{self.name.partition('/')[2]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,9 @@ class Layout:
         if number in self._plan.assumed:
             return ()
         first = self._places.first[number]
-        count = len(self._places.cuts[number]) if self.is_cut(number) else 1
+        if not self.is_cut(number):
+            return (self._piece(number, first),)
+        count = len(self._places.cuts[number])
         return tuple(self._piece(number, volume) for volume in range(first, first + count))
 
     def _piece(self, number: int, volume: int) -> Entry:

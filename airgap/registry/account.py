@@ -52,25 +52,25 @@ class HostAccount:
 
     def request(self) -> None:
         """Count a request."""
-        self._count(requests=1)
+        self._count("requests")
 
     def received(self, size: int) -> None:
         """Count bytes of a blob."""
-        self._count(fetched_bytes=size)
+        self._count("fetched_bytes", size)
 
     def fetched(self) -> None:
         """Count a blob that has come whole."""
-        self._count(fetched=1)
+        self._count("fetched")
 
     def arrived(self, arrival: Arrival, size: int) -> None:
         """Count a blob that is in a repository."""
-        self._count(**{arrival.value: 1})
+        self._count(arrival.value)
         if arrival is Arrival.SENT:
-            self._count(sent_bytes=size)
+            self._count("sent_bytes", size)
 
     def manifest_sent(self) -> None:
         """Count a manifest that was put."""
-        self._count(manifests_sent=1)
+        self._count("manifests_sent")
 
     def retried(self, why: str, seconds: float) -> None:
         """Count a failure after which something is tried again, when so many seconds are over."""
@@ -92,29 +92,25 @@ class HostAccount:
                 host=self._host, **counted, retries=retries, waited=round(self._waited, 1)
             )
 
-    def _count(self, **numbers: int) -> None:
+    def _count(self, name: str, number: int = 1) -> None:
         with self._lock:
-            self._counts.update(numbers)
+            self._counts[name] += number
 
 
 class Account:
     """The accounts of all hosts of a run."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._hosts: dict[str, HostAccount] = {}
 
     def of(self, host: str) -> HostAccount:
         """Return the account of a host, ``host[:port]`` as references name it."""
-        with self._lock:
-            if host not in self._hosts:
-                self._hosts[host] = HostAccount(host)
-            return self._hosts[host]
+        known = self._hosts.get(host)
+        return known or self._hosts.setdefault(host, HostAccount(host))
 
     def activity(self) -> tuple[HostActivity, ...]:
         """Return what has been done with every host, in the order of their names."""
-        with self._lock:
-            hosts = sorted(self._hosts.items())
+        hosts = sorted(self._hosts.items())
         return tuple(account.activity() for _, account in hosts)
 
 

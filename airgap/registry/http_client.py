@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import select
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload
 from urllib.parse import quote
 
 from airgap import limits
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airgap.digest import Bytes
+
+T = TypeVar("T")
 
 _HEAD = 64 * limits.KIB
 """An answer's head may be so long, in bytes, with everything that comes before it."""
@@ -95,6 +97,16 @@ class Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]
 
+    @overload
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str | T, /) -> str | T: ...
+
+    def get(self, name: str, default: str | T | None = None, /) -> str | T | None:
+        """Return the value of a name, or else ``default``; what Mapping brings is much slower."""
+        return self._values.get(name.lower(), default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -115,10 +127,12 @@ class Connection:
     it TimeoutError and ``ssl.SSLError``.
     """
 
-    __slots__ = ("_ahead", "_stream", "_timeout", "is_reusable")
+    __slots__ = ("_ahead", "_arrivals", "_stream", "_timeout", "is_reusable")
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self._arrivals = select.poll()
+        self._arrivals.register(stream.fileno(), select.POLLIN)
         self._timeout: float | None = None
         self._ahead = b""
         self.is_reusable = True
@@ -179,9 +193,7 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Say whether nothing has arrived unasked: neither bytes nor the end."""
-        poll = select.poll()
-        poll.register(self._stream.fileno(), select.POLLIN)
-        return not self._ahead and not poll.poll(0)
+        return not self._ahead and not self._arrivals.poll(0)
 
     def close(self) -> None:
         """Close the connection, whatever it is in the middle of."""
@@ -299,13 +311,11 @@ class Reply:
 def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     if not (target.isascii() and target.isprintable() and " " not in target):
         target = quote(target, safe=_VISIBLE)
-    lines = [f"{method} {target} HTTP/1.1"]
-    for name, value in headers.items():
-        if _LINE_BREAK.search(value):
-            raise ValueError(f"the header {name} would be several")
-        lines.append(f"{name}: {value}")
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not len(headers) == fields.count("\r") == fields.count("\n") or "\0" in fields:
+        (name, *_) = (name for name, value in headers.items() if _LINE_BREAK.search(value))
+        raise ValueError(f"the header {name} would be several")
+    return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
 
 
 def _parsed(head: str) -> tuple[int, int, Headers]:

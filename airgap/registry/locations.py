@@ -12,11 +12,13 @@ import re
 import socket
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from airgap.errors import RegistryError, printable
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
     from airgap.digest import Digest
 
 HUB_API = "registry-1.docker.io"
@@ -28,17 +30,28 @@ _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
+def divided(url: str) -> tuple[str, str]:
+    """Return what of a URL names the server, and what a request to it asks for: path and query.
+
+    There are few servers and many requests: what follows from the first can be kept by it.
+    """
+    place, mark, query = url.partition("?")
+    end = place.find("/", place.find("://") + 3)
+    if end < 0:
+        return place, f"/{mark}{query}"
+    return place[:end], f"{place[end:]}{mark}{query}"
+
+
 def authority(url: str) -> str:
     """Return ``host:port`` of a URL in the one form in which they are compared."""
-    parts = urlsplit(url)
-    return _authority(parts.scheme, parts.netloc)
+    return _authority(divided(url)[0])
 
 
 @lru_cache(maxsize=1024)
-def _authority(scheme: str, netloc: str) -> str:
-    parts = SplitResult(scheme, netloc, "", "", "")
+def _authority(server: str) -> str:
+    parts = urlsplit(server)
     host = (parts.hostname or "").rstrip(".")
-    port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -72,32 +85,37 @@ def upload_target(base: str, location: str) -> str:
     A registry behind a TLS proxy may say ``http`` of itself; it keeps the scheme it was
     called with.
     """
-    parts, origin = _resolved(base, location), urlsplit(base)
-    if parts.hostname == origin.hostname and origin.scheme == "https" and parts.scheme == "http":
-        location = urlunsplit(parts._replace(scheme="https", netloc=origin.netloc))
-    return _visitable(base, location, "sends an upload")
+    parts = _resolved(base, location)
+    if parts.scheme == "http" and base.startswith("https:"):
+        origin = urlsplit(base)
+        if parts.hostname == origin.hostname:
+            parts = parts._replace(scheme="https", netloc=origin.netloc)
+    return _safe(base, parts, "sends an upload")
 
 
 def with_digest(url: str, digest: Digest) -> str:
-    """Return an upload's URL with the digest that completes it added to its query."""
-    parts = urlsplit(url)
-    query = "&".join(part for part in (parts.query, f"digest={quote(str(digest))}") if part)
-    return urlunsplit(parts._replace(query=query))
+    """Return the URL of ``upload_target`` with the digest that completes it in its query."""
+    path, _, query = url.partition("?")
+    return f"{path}?{query}{'&' if query else ''}digest={digest.algorithm}%3A{digest.hex}"
 
 
 def _visitable(base: str, location: str, does: str) -> str:
     """Resolve a location against the URL it came from, and refuse the unsafe ones."""
-    parts, origin = _resolved(base, location), urlsplit(base)
-    target = urlunsplit(parts)
+    return _safe(base, _resolved(base, location), does)
+
+
+def _safe(base: str, parts: SplitResult, does: str) -> str:
+    """Return the URL of these parts without its fragment. Raises RegistryError for unsafe ones."""
+    target = urlunsplit(parts._replace(fragment=""))
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise _refused(base, does, target, "which is no HTTP URL")
-    if origin.scheme == "https" and parts.scheme == "http":
+    if parts.scheme == "http" and base.startswith("https:"):
         raise _refused(base, does, target, "which would leave TLS")
     if "@" in parts.netloc:
         raise _refused(base, does, target, "which names a user")
     if authority(target) != authority(base):
         _refuse_inside(base, parts.hostname, does, target)
-    return urlunsplit(parts._replace(fragment=""))
+    return target
 
 
 def _refuse_inside(base: str, host: str, does: str, target: str) -> None:
@@ -145,7 +163,9 @@ def _resolved(base: str, location: str) -> SplitResult:
     try:
         if _CONTROL.search(location):
             raise ValueError("a control character")
-        parts = urlsplit(urljoin(base, location))
+        parts = urlsplit(location)
+        if not (parts.scheme and parts.netloc):
+            parts = urlsplit(urljoin(base, location))
         _ = parts.port
     except ValueError as error:
         raise RegistryError(f"{shown(base)} answers with a malformed URL") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import Counter
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -159,7 +158,7 @@ class Attempts:
         self._told = told
         self._standing = standing or Standing()
         self._began = clock.monotonic()
-        self._failures: Counter[int] = Counter()
+        self._failures: list[int] = []
         self._progress = 0
 
     def failed(self, fault: Temporary) -> None:
@@ -169,11 +168,11 @@ class Attempts:
         in which a registry may start again. A longer delay that the other side asks for is
         waited for instead, but for none of more than five minutes: the error says how long it is.
         """
-        self._failures[fault.attempts] += 1
-        count = self._failures.total()
+        self._failures.append(fault.attempts)
+        count = len(self._failures)
         if self._standing.is_lost and isinstance(fault.error, Unreachable):
             raise self._given_up(fault.error, count, "as were others before") from fault
-        if self._failures[fault.attempts] >= fault.attempts or count >= ATTEMPTS:
+        if self._failures.count(fault.attempts) >= fault.attempts or count >= ATTEMPTS:
             if count >= ATTEMPTS and isinstance(fault.error, Unreachable):
                 self._standing.given_up()
             raise self._given_up(fault.error, count) from fault

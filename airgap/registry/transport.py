@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from airgap import __version__, limits
 from airgap.errors import RegistryError, Unreachable, UsageError, printable
@@ -43,6 +43,7 @@ from airgap.registry.retry import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from urllib.parse import SplitResult
 
     from airgap.digest import Bytes
     from airgap.registry.connections import Way
@@ -259,7 +260,7 @@ class Transport:
         self._connections = Connections(
             Proxies.from_environ(environ), _verifying_context(certificate_authority)
         )
-        self._ways: dict[tuple[str, str, bool], Way] = {}
+        self._ways: dict[tuple[str, bool], tuple[Way, str]] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}
         self._standings: dict[str, Standing] = defaultdict(Standing)
@@ -361,17 +362,16 @@ class Transport:
 
     def _exchange(self, request: Request, body: bytes | Body | None) -> Reply:
         """Send a request over some connection, and wait for its answer."""
-        parts = urlsplit(request.url)
-        way = self._way(parts, request.insecure)
-        headers = {"Host": _host(parts), **_ALWAYS, **request.headers}
+        server, target = locations.divided(request.url)
+        way, host = self._way(server, request.insecure)
+        headers = {"Host": host, **_ALWAYS, **request.headers}
         if request.authorization is not None:
             headers["Authorization"] = request.authorization
         if body is not None or request.method in _WITH_CONTENT:
             headers["Content-Length"] = str(request.length)
-        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         if way.is_forwarded:
             headers |= way.proxy_headers
-            target = f"{parts.scheme}://{_host(parts)}{target}"
+            target = f"http://{host}{target}"
         patience = self._patience
         connection = self._connections.take(way, patience.connect)
         try:
@@ -384,12 +384,14 @@ class Transport:
             connection.close()
             raise
 
-    def _way(self, parts: SplitResult, insecure: bool) -> Way:
-        key = (parts.scheme, parts.netloc, insecure)
-        way = self._ways.get(key)
-        if way is None:
-            way = self._ways[key] = self._connections.way(parts, verified=not insecure)
-        return way
+    def _way(self, server: str, insecure: bool) -> tuple[Way, str]:
+        """Return how a server is reached, and what a request calls it."""
+        known = self._ways.get((server, insecure))
+        if known is None:
+            parts = urlsplit(server)
+            known = self._connections.way(parts, verified=not insecure), _host(parts)
+            self._ways[server, insecure] = known
+        return known
 
     def _find_scheme(self, api: str) -> str | None:
         """Return how an insecure host can be spoken to; None when it cannot be at all now.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 from airgap.digest import digest_of
 from airgap.errors import RegistryError
 from airgap.registry import locations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BASE = "https://203.0.113.7/v2/ns/repo/blobs/x?secret=1"  # an address, so that nothing is looked up
 PUBLIC = "https://8.8.8.8/v2/"
@@ -120,3 +124,32 @@ def test_the_next_page_is_at_the_same_host() -> None:
 )
 def test_hosts_are_compared_in_one_form(url: str, expected: str) -> None:
     assert locations.authority(url) == expected
+
+
+_URL_PARTS = st.text("aZ1.:/?#@[]%-\\ ", max_size=12)
+
+
+@given(st.sampled_from(["https://", "http://", "HTTP://", "//", ""]), _URL_PARTS)
+def test_no_url_has_another_host_in_parts_than_whole(scheme: str, rest: str) -> None:
+    def named(url: Callable[[], str]) -> object:
+        try:
+            parts = urlsplit(url())
+            return parts.netloc, parts.hostname, parts.port
+        except ValueError:
+            return "no URL"
+
+    url = scheme + rest
+    assert named(lambda: locations.divided(url)[0]) == named(lambda: url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://h:1/v2/a?x=/1", ("http://h:1", "/v2/a?x=/1")),
+        ("http://h:1", ("http://h:1", "/")),
+        ("http://h?x=/1", ("http://h", "/?x=/1")),
+        ("http://h/?", ("http://h", "/?")),
+    ],
+)
+def test_what_names_the_server_and_what_is_asked_of_it(url: str, expected: object) -> None:
+    assert locations.divided(url) == expected
