@@ -52,8 +52,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 401})
-"""Answers that give no hope yet: another host, perhaps the lost one, may have to answer first."""
+_UNSETTLED = frozenset({*ATTEMPTS_BY_STATUS, *_REDIRECTS, 202, 401})
+"""Answers that give no hope yet: another host, perhaps the lost one, may have to answer first.
+
+202 opens an upload, which may go on elsewhere.
+"""
 
 _WITH_CONTENT = frozenset({"POST", "PUT", "PATCH"})
 """Methods for which some servers want a length even of nothing (411)."""

@@ -282,7 +282,8 @@ def is_lost(sender: Transport, lane: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("status", "stays"), [(200, False), (404, False), (401, True), (307, True), (503, True)]
+    ("status", "stays"),
+    [(200, False), (404, False), (202, True), (401, True), (307, True), (503, True)],
 )
 def test_a_sound_answer_alone_makes_a_lost_host_worth_waiting_for(
     stack: ExitStack, clock: FakeClock, status: int, stays: bool
