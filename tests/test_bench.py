@@ -3,13 +3,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import bench_images, bench_plan, bench_targets
+from airgap.archive.reader import ArchiveReader
+from airgap.reference import ImageReference
+from airgap.registry.directory import DirectoryStore
+from tests.support import bench_bare, bench_images, bench_plan, bench_targets
 from tests.support.bench import Cost, Failed, measured, measured_together, middle, take_turns
+from tests.support.bench_bare import export_steps, import_steps
 from tests.support.bench_catalogs import CONTESTANTS, CatalogBench
 from tests.support.bench_report import catalog_heading, catalog_table, plan_table
+from tests.support.site import Supply, open_site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airgap.plan import Image
 
 CATALOG = Path(__file__).parent / "data" / "catalogs" / "file-based" / "opreg-fbc-dir"
 
@@ -61,6 +72,44 @@ def test_every_target_is_for_shapes_and_contestants_that_are_there() -> None:
     for target in bench_targets.TARGETS:
         assert set(target.shapes) <= set(bench_images.SHAPES)
         assert set(target.needs) <= names
+
+
+def test_bare_python_brings_all_that_an_export_and_an_import_bring(tmp_path: Path) -> None:
+    with open_site(tmp_path, Supply.make(tmp_path / "upstream")) as site:
+        site.export()
+        with ArchiveReader(site.archive) as reader:
+            plan, layout = reader.plan, reader.layout
+        images = {blob: image for image in plan.images for blob in plan.blobs_of(image)}
+        place = f"http://{site.upstream.host}/v2"
+        urls = {
+            plan.blobs[number].digest: f"{place}/{_below(image)}/blobs/{plan.blobs[number].digest}"
+            for number, image in images.items()
+        }
+        _bare(tmp_path, "get", export_steps(plan, layout, urls), tmp_path / "blobs")
+        got, archive = (tmp_path / "blobs").read_bytes(), site.archive.read_bytes()
+        for number, blob in enumerate(plan.blobs):
+            begin = layout.blob(number).content
+            assert got[begin : begin + blob.size] == archive[begin : begin + blob.size]
+
+        _bare(tmp_path, "put", import_steps(plan, layout, site.destination.host), site.archive)
+        store = DirectoryStore(tmp_path / "destination", durable=False)
+        for image in plan.images:
+            repository = ImageReference.parse(image.reference).path
+            found = store.manifest(repository, f"bench-{image.root}")
+            assert found is not None
+            assert found[0].digest == plan.manifests[image.root].digest
+            assert all(store.blob(repository, plan.blobs[n].digest) for n in plan.blobs_of(image))
+
+
+def _below(image: Image) -> str:
+    """Return where the laboratory keeps an image: by the host that it is said to be at."""
+    repository = ImageReference.parse(image.reference).repository
+    return f"{repository.host}/{repository.path}"
+
+
+def _bare(folder: Path, job: str, steps: Iterable[str], file: Path) -> None:
+    (folder / "steps").write_text("\n".join(steps))
+    measured([sys.executable, "-I", bench_bare.PROGRAM, job, folder / "steps", file])
 
 
 def test_a_plan_is_measured_step_by_step(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from airgap.archive.reader import ArchiveReader
 from airgap.oci import media_types
 from airgap.reference import ImageReference
 from airgap.registry.registries_conf import RegistriesConf
+from tests.support import bench_bare
 from tests.support.bench import ROOT, measured, measured_together, take_turns
 from tests.support.docker_registry import docker_registry, requests_served
 from tests.support.slow_link import ROUND_TRIP, slow_link
@@ -123,6 +124,7 @@ class Bench:
         measured(self._export_to(self.archive))
         with ArchiveReader(self.archive) as reader:
             self.plan: Plan = reader.plan
+            self._layout = reader.layout
         self._registries = RegistriesConf.load(self._conf, {})
 
     @property
@@ -203,6 +205,24 @@ class Bench:
         with self._passing("hashed") as place:
             script: Command = [sys.executable, "-I", "-S", "-c", _HASH_AND_WRITE]
             return measured([*script, self.archive, place / "copy"])
+
+    def bare_export(self) -> Cost:
+        """Get every blob to where it stands in the archive."""
+        with self._passing("bare") as made:
+            steps = bench_bare.export_steps(self.plan, self._layout, self._blobs())
+            command = self._bare("get", steps, made / "blobs")
+            return self._source.serving(lambda: measured(command))
+
+    def bare_import(self) -> Cost:
+        with self._new_site() as site:
+            steps = bench_bare.import_steps(self.plan, self._layout, site.near)
+            command = self._bare("put", steps, self.archive)
+            return site.serving(lambda: measured(command))
+
+    def _bare(self, job: str, steps: Iterable[str], file: Path) -> Command:
+        path = self._directory / "steps"
+        path.write_text("".join(f"{step}\n" for step in steps))
+        return [sys.executable, "-I", "-S", bench_bare.PROGRAM, job, path, file]
 
     def _skopeo(
         self, flags: Sequence[str | Path], ends: Callable[[int, Image], tuple[str, str]]
@@ -341,6 +361,8 @@ CURL_BLOBS = "curl, blobs"
 CURL_EVERYTHING = "curl, blobs and manifests"
 CURL_UPLOAD = "curl, uploads of blobs"
 HASH = "SHA-256 and write"
+BARE_EXPORT = "bare Python, blobs"
+BARE_IMPORT = "bare Python"
 
 CONTESTANTS: Mapping[str, tuple[Contestant, ...]] = {
     "export": (
@@ -350,11 +372,13 @@ CONTESTANTS: Mapping[str, tuple[Contestant, ...]] = {
         Contestant(CURL_BLOBS, Bench.curl_blobs),
         Contestant(CURL_EVERYTHING, Bench.curl_everything),
         Contestant(HASH, Bench.hash_and_write),
+        Contestant(BARE_EXPORT, Bench.bare_export),
     ),
     "import": (
         Contestant(IMPORT, Bench.airgap_import),
         Contestant(ONE_BY_ONE, Bench.skopeo_import),
         Contestant(SEVERAL, lambda bench: bench.skopeo_import(TOGETHER)),
         Contestant(CURL_UPLOAD, Bench.curl_upload),
+        Contestant(BARE_IMPORT, Bench.bare_import),
     ),
 }
