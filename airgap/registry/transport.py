@@ -17,7 +17,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -260,9 +260,11 @@ class Transport:
             for host in insecure
             for scheme in ("https", "http")
         )
-        self._connections = Connections(
-            Proxies.from_environ(environ), _verifying_context(certificate_authority)
-        )
+        # Reading all that the system trusts takes a while, and a plain registry needs none of it.
+        verifying = cache(partial(_verifying_context, certificate_authority))
+        if certificate_authority is not None:
+            verifying()
+        self._connections = Connections(Proxies.from_environ(environ), verifying)
         self._ways: dict[tuple[str, bool], tuple[Way, str]] = {}
         self._schemes: dict[str, str] = {}
         self._resting: dict[str, float] = {}

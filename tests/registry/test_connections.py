@@ -130,7 +130,7 @@ def test_a_proxy_in_tls_makes_plain_requests_itself(stack: ExitStack, tmp_path: 
 
 
 def connections(stack: ExitStack, environ: dict[str, str] | None = None) -> Connections:
-    made = Connections(Proxies.from_environ(environ or {}), ssl.create_default_context())
+    made = Connections(Proxies.from_environ(environ or {}), ssl.create_default_context)
     stack.callback(made.close)
     return made
 
