@@ -65,12 +65,16 @@ def prepare_manifests(
     Returns the directory, which need not exist yet. Raises StorageError where it cannot be
     written, and UsageError for a size limit that a single entry exceeds.
     """
-    name = cluster.resource_name(asked[0])
-    directory = options.directory or Path(f"manifests-{name}-{archive.hex[:8]}")
+    directory = _directory(options, archive, asked)
     with storage_errors(directory):
         _require_writable(directory)
-    _mirror_sets(options, name, places)
+    _mirror_sets(options, cluster.resource_name(asked[0]), places)
     return directory
+
+
+def _directory(options: ManifestsOptions, archive: Digest, asked: Sequence[ImageReference]) -> Path:
+    name = f"manifests-{cluster.resource_name(asked[0])}-{archive.hex[:8]}"
+    return options.directory or Path(name)
 
 
 def _mirror_sets(options: ManifestsOptions, name: str, targets: Sequence[Target]) -> dict[str, str]:
@@ -108,7 +112,7 @@ def write_manifests(
     none to write. Raises StorageError, and UsageError for a size limit that a single entry
     exceeds.
     """
-    directory = prepare_manifests(options, archive, asked, places)
+    directory = _directory(options, archive, asked)
     if not (arrived or catalogs):
         return Written(directory, ())
     name = cluster.resource_name(asked[0])
@@ -142,6 +146,7 @@ def cluster_files(
 def put_files(directory: Path, contents: dict[str, str]) -> Written:
     """Put each file under its name, whole; take away one that has no content. StorageError."""
     with storage_errors(directory):
+        _require_writable(directory)
         directory.mkdir(parents=True, exist_ok=True)
     for file, content in contents.items():
         _replace(directory / file, content)
