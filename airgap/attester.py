@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from airgap import __version__, mapping
 from airgap.archive.reader import ArchiveReader
 from airgap.crew import in_parallel
+from airgap.delivery import Delivery, arrived_at
 from airgap.errors import HOLES, IntegrityError, NotFound, RegistryError, Unreachable
 from airgap.plan import MISSING_BLOB, Missing, Reason, missing, plan_holes
 from airgap.progress import SILENT
-from airgap.pushing import Delivery, arrived_at
 from airgap.receipt import ASKED, Receipt, assumed_by
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access

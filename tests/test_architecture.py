@@ -32,7 +32,7 @@ FLOORS = [  # from the ground up
     ["offers", "shelves"],
     ["local_catalogs", "rebuilding"],
     ["abreast", "planner", "manifests", "inquiry", "sighting"],
-    ["pushing"],
+    ["delivery", "pushing"],
     ["upstream", "swapping", "browser", "assumed", "streaming"],
     [
         "exporter",
