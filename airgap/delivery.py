@@ -16,7 +16,7 @@ from airgap.cluster import Announced
 from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reasons, write_manifests
 from airgap.mapping import mapping_text
 from airgap.places import place_images, rounds
-from airgap.receipt import Arrived, Receipt, assumed_by
+from airgap.receipt import PUSHED, Arrived, Receipt, assumed_by
 from airgap.reference import DestinationPrefix, ImageReference
 
 if TYPE_CHECKING:
@@ -92,14 +92,12 @@ class Delivery:
     ) -> Written:
         """Write what a cluster needs, from what has arrived and nothing else."""
         plan = self.plan
-        in_order = sorted(arrived, key=lambda image: image.reference.encode())
-        at = [(image, target) for image in in_order for target in self.places[image]]
         made_here = {plan.images[number] for number in plan.made_here}
         return write_manifests(
             options,
             archive=self.id,
             asked=self._asked,
-            arrived=[target for image, target in at if image not in made_here],
+            arrived=[target for image, target in self._at(arrived) if image not in made_here],
             catalogs=[
                 Announced(self.places[image][0], plan.manifests[image.root].digest, catalog.format)
                 for catalog in plan.catalogs
@@ -109,17 +107,25 @@ class Delivery:
             places=list(self.places),
             missing=absent,
             made=self._made,
-            receipt=Receipt(
-                str(self.id),
-                str(self.destination),
-                __version__,
-                tuple(arrived_at(plan, image, target) for image, target in at),
-                tuple(absent),
-                assumed=assumed_by(plan),
-            )
-            if receipt
-            else None,
+            receipt=self.receipt(arrived, absent, PUSHED) if receipt else None,
         )
+
+    def receipt(self, arrived: Iterable[Image], absent: Sequence[Missing], checked: str) -> Receipt:
+        """Return the record of what is at its places; ``checked`` says how that is known."""
+        return Receipt(
+            str(self.id),
+            str(self.destination),
+            __version__,
+            tuple(_arrived_at(self.plan, image, target) for image, target in self._at(arrived)),
+            tuple(absent),
+            checked,
+            assumed_by(self.plan),
+        )
+
+    def _at(self, images: Iterable[Image]) -> list[tuple[Image, Target]]:
+        """Return images with each of their places, in the archive's order."""
+        in_order = sorted(images, key=lambda image: image.reference.encode())
+        return [(image, target) for image in in_order for target in self.places[image]]
 
     @property
     def _made(self) -> dict[ImageReference, str]:
@@ -132,8 +138,7 @@ class Delivery:
         return [ImageReference.parse(text) for text in self.plan.question.catalogs]
 
 
-def arrived_at(plan: Plan, image: Image, target: Target) -> Arrived:
-    """Return the record of an image that is at its place."""
+def _arrived_at(plan: Plan, image: Image, target: Target) -> Arrived:
     return Arrived(
         image.reference,
         str(plan.manifests[image.root].digest),
