@@ -33,7 +33,7 @@ FLOORS = [  # from the ground up
     ["local_catalogs", "rebuilding"],
     ["abreast", "planner", "manifests", "inquiry", "sighting"],
     ["delivery", "pushing"],
-    ["upstream", "swapping", "browser", "assumed", "streaming"],
+    ["upstream", "swapping", "browser", "assumed", "streaming", "export_run"],
     [
         "exporter",
         "importer",
