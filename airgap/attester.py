@@ -6,14 +6,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from airgap import __version__, mapping
+from airgap import mapping
 from airgap.archive.reader import ArchiveReader
 from airgap.crew import in_parallel
+from airgap.delivery import Delivery
 from airgap.errors import HOLES, IntegrityError, NotFound, RegistryError, Unreachable
 from airgap.plan import MISSING_BLOB, Missing, Reason, missing, plan_holes
 from airgap.progress import SILENT
-from airgap.pushing import Delivery, arrived_at
-from airgap.receipt import ASKED, Receipt, assumed_by
+from airgap.receipt import ASKED
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
 from airgap.storage import replace_file
@@ -83,15 +83,7 @@ def make_receipt(
         progress.finish()
         hosts = client.activity()
     holes = (*plan_holes(plan, {}), *lacking.values())
-    arrived = [
-        arrived_at(plan, image, target)
-        for image in sorted(plan.images, key=lambda image: image.reference.encode())
-        if image not in lacking
-        for target in delivery.places[image]
-    ]
-    found = Receipt(
-        str(identity), str(prefix), __version__, tuple(arrived), holes, ASKED, assumed_by(plan)
-    )
+    found = delivery.receipt([i for i in plan.images if i not in lacking], holes, ASKED)
     replace_file(output, found.text().encode())
     return ReceiptResult(
         archive=reader.path,

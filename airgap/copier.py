@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from airgap import mapping_file
 from airgap.asking import Asker
+from airgap.delivery import PushPlan
 from airgap.errors import RegistryError
 from airgap.mapping import Target
 from airgap.places import rounds
 from airgap.planner import survey_images, tags_of
 from airgap.progress import SILENT
-from airgap.pushing import PushPlan, PushResult
+from airgap.pushing import PushResult
 from airgap.registry.access import Access
 from airgap.upstream import Run, Upstream, scratch
 

@@ -14,11 +14,12 @@ from airgap.archive.audit import audit, check_references
 from airgap.archive.forward import DEFAULT_WINDOW
 from airgap.archive.reader import ArchiveReader, in_a_list
 from airgap.assumed import Assumed, find_assumed, repositories_in
+from airgap.delivery import Delivery, PushPlan
 from airgap.errors import ArchiveError, IntegrityError, UsageError, worst
 from airgap.manifests import RECEIPT, ManifestsOptions
 from airgap.plan import Image, Missing, blob_holes, missing, plan_holes
 from airgap.progress import SILENT
-from airgap.pushing import Ahead, Delivery, Push, PushPlan, PushResult, push_rounds
+from airgap.pushing import Ahead, Push, PushResult, push_rounds
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
 from airgap.streaming import Streaming
@@ -137,7 +138,8 @@ def import_archive(
                 progress=progress,
                 stop=stop,
             )
-            ahead = Ahead(delivery, begun, client, set(damaged))
+            rounds = delivery.rounds
+            ahead = Ahead(plan, rounds, begun, client, set(damaged))
             content.give_away(ahead, look_at)
             absent = blob_holes(plan, dict.fromkeys(sorted(content.holes), ""))
             push = partial(
@@ -150,12 +152,12 @@ def import_archive(
                 force_tags,
             )
             holders = ahead.holders | {digest: [there] for digest, there in found.items()}
-            pushes = push_rounds(plan, delivery.rounds, push, holders)
+            pushes = push_rounds(plan, rounds, push, holders)
             hosts = client.activity()
         holes = [*plan_holes(plan, {}), *absent]
         errors = {image: error for one in pushes for image, error in one.failed.items()}
         failed = [(_failure(reader, image, error), error) for image, error in errors.items()]
-        arrived = delivery.arrived(pushes)
+        arrived = delivery.arrived(one.arrived for one in pushes)
         written = delivery.write(options, arrived, [*holes, *(image for image, _ in failed)])
         return ImportResult.of(
             len(arrived),

@@ -21,6 +21,7 @@ from airgap.catalog import as_database
 from airgap.catalog.formats import SQLITE
 from airgap.catalog.image import read_image
 from airgap.cluster import Announced
+from airgap.delivery import Delivery
 from airgap.errors import HOLES, MalformedReference, UsageError, printable
 from airgap.local_catalogs import is_local, refuse_inside
 from airgap.manifests import ManifestsOptions, cluster_files, put_files
@@ -28,7 +29,6 @@ from airgap.offers import read_catalogs, unreadable
 from airgap.plan import Missing, Reason, blob_holes, plan_holes
 from airgap.planner import choose, travelling
 from airgap.progress import SILENT
-from airgap.pushing import Delivery
 from airgap.reference import DestinationPrefix, ImageReference
 from airgap.registry.access import Access
 from airgap.storage import temporary_directory

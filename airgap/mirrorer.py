@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from airgap import mapping
 from airgap.archive import inventory
 from airgap.asking import Asker
+from airgap.delivery import Delivery, PushPlan
 from airgap.digest import Hasher
 from airgap.inquiry import Inquiry
 from airgap.local_catalogs import refuse_inside
 from airgap.manifests import ManifestsOptions
 from airgap.planner import survey
 from airgap.progress import SILENT
-from airgap.pushing import Delivery, PushPlan, PushResult
+from airgap.pushing import PushResult
 from airgap.question import DEFAULT_PLATFORM, Part
 from airgap.reference import DestinationPrefix
 from airgap.registry.access import Access
@@ -92,7 +93,7 @@ def mirror(
         pushes = run.push(client, upstream, delivery.rounds, force_tags=force_tags, recheck=recheck)
         lacking, failed = upstream.sorted_out(pushes)
         holes = [*found.missing, *lacking]
-        arrived = delivery.arrived(pushes)
+        arrived = delivery.arrived(push.arrived for push in pushes)
         written = delivery.write(options, arrived, [*holes, *(image for image, _ in failed)])
     return MirrorResult.of(
         len(arrived),

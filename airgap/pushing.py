@@ -1,20 +1,18 @@
-"""Pushing a plan to a registry, wherever its content comes from, and writing down what arrived.
+"""Pushing images to their places at registries, wherever their content comes from.
 
-What import and mirror have in common. Knows the order of the steps at the destination, and
-refuses to know where plan, manifests and blobs are from.
+What import, mirror and copy have in common. Knows the order of the steps at the destination, and
+refuses to know where plan, manifests and blobs are from, and why an image goes where it goes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from airgap import __version__
 from airgap.abreast import AheadDestination, Known, Passing
-from airgap.cluster import Announced
 from airgap.crew import in_parallel
 from airgap.errors import (
     HOLES,
@@ -26,12 +24,7 @@ from airgap.errors import (
     printable,
     worst,
 )
-from airgap.manifests import ManifestsOptions, Written, prepare_manifests, reasons, write_manifests
-from airgap.mapping import mapping_text
-from airgap.places import place_images, rounds
 from airgap.plan import Missing, broken_packages, counted
-from airgap.receipt import Arrived, Receipt, assumed_by
-from airgap.reference import DestinationPrefix, ImageReference, Repository
 from airgap.registry.destination import RegistryDestination
 from airgap.registry.pace import MOST
 from airgap.registry.upload import RepositoryAbsent
@@ -42,13 +35,12 @@ if TYPE_CHECKING:
     import threading
     from collections import abc
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from airgap.digest import Digest
     from airgap.mapping import Target
-    from airgap.places import Places
     from airgap.plan import Blob, Image, Plan
     from airgap.progress import Progress
+    from airgap.reference import Repository
     from airgap.registry.account import HostActivity
     from airgap.registry.client import RegistryClient
     from airgap.registry.destination import BlobDestination
@@ -125,109 +117,6 @@ class PushResult:
     def exit_status(self) -> int:
         """0, 3 with holes, or the status of the failures."""
         return self.status()
-
-
-@dataclass(frozen=True)
-class PushPlan:
-    """What would go where: the lines of ``mapping.txt``, and what would be missing.
-
-    ``unplaced`` are those of the missing that no line names.
-    """
-
-    mapping: tuple[str, ...]
-    missing: tuple[Missing, ...]
-    unplaced: tuple[Missing, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A plan, the digest of its inventory, and the places of its images."""
-
-    plan: Plan
-    id: Digest
-    destination: DestinationPrefix
-    places: Places
-
-    @classmethod
-    def to(
-        cls, destination: DestinationPrefix, plan: Plan, identity: Digest, max_components: int
-    ) -> Self:
-        """Place every image below a destination. Raises UsageError as ``place_images`` does."""
-        return cls(plan, identity, destination, place_images(plan, destination, max_components))
-
-    @property
-    def rounds(self) -> list[dict[Image, Target]]:
-        """The places of all images that can be pushed, one of each in a round, catalogs last."""
-        catalogs = [self.plan.images[number] for number in self.plan.catalog_images]
-        return rounds({image: self.places[image] for image in self.plan.images}, catalogs)
-
-    def arrived(self, pushes: Iterable[Push]) -> list[Image]:
-        """Return the images that are at all their places now."""
-        there = Counter(image for push in pushes for image in push.arrived)
-        return [i for i in self.plan.images if i in there and there[i] == len(self.places[i])]
-
-    def planned(self, missing: Sequence[Missing]) -> PushPlan:
-        """Say what would go where."""
-        text = mapping_text(self.places, reasons(missing), self._made)
-        placed = {target.source for target in self.places}
-        unplaced = [hole for hole in missing if placed.isdisjoint(reasons([hole]))]
-        return PushPlan(tuple(text.splitlines()), tuple(missing), tuple(unplaced))
-
-    def prepare(self, options: ManifestsOptions) -> Path:
-        """Find out what writing would refuse; return the directory that will be written.
-
-        Raises StorageError and UsageError.
-        """
-        return prepare_manifests(options, self.id, self._asked, list(self.places))
-
-    def write(
-        self,
-        options: ManifestsOptions,
-        arrived: Collection[Image],
-        absent: Sequence[Missing],
-        *,
-        receipt: bool = True,
-    ) -> Written:
-        """Write what a cluster needs, from what has arrived and nothing else."""
-        plan = self.plan
-        in_order = sorted(arrived, key=lambda image: image.reference.encode())
-        at = [(image, target) for image in in_order for target in self.places[image]]
-        made_here = {plan.images[number] for number in plan.made_here}
-        return write_manifests(
-            options,
-            archive=self.id,
-            asked=self._asked,
-            arrived=[target for image, target in at if image not in made_here],
-            catalogs=[
-                Announced(self.places[image][0], plan.manifests[image.root].digest, catalog.format)
-                for catalog in plan.catalogs
-                for image in [plan.images[catalog.image]]
-                if image in arrived
-            ],
-            places=list(self.places),
-            missing=absent,
-            made=self._made,
-            receipt=Receipt(
-                str(self.id),
-                str(self.destination),
-                __version__,
-                tuple(arrived_at(plan, image, target) for image, target in at),
-                tuple(absent),
-                assumed=assumed_by(plan),
-            )
-            if receipt
-            else None,
-        )
-
-    @property
-    def _made(self) -> dict[ImageReference, str]:
-        plan = self.plan
-        made = plan.made_here
-        return {ImageReference.parse(plan.images[n].reference): made[n] for n in made}
-
-    @property
-    def _asked(self) -> list[ImageReference]:
-        return [ImageReference.parse(text) for text in self.plan.question.catalogs]
 
 
 class Push:
@@ -502,13 +391,14 @@ class Ahead:
 
     def __init__(
         self,
-        delivery: Delivery,
+        plan: Plan,
+        rounds: Sequence[dict[Image, Target]],
         begun: Callable[[dict[Image, Target]], Push],
         client: RegistryClient,
         spoiled: Collection[Image],
     ) -> None:
-        self._plan = delivery.plan
-        self._rounds = delivery.rounds
+        self._plan = plan
+        self._rounds = rounds
         self._begun = begun
         self._client = client
         self._spoiled = spoiled
@@ -611,15 +501,3 @@ def push_rounds(
 def _bytes_to_place(plan: Plan, images: Sequence[Image], destination: RegistryDestination) -> int:
     places = {(n, destination.where(i)) for i in images for n in plan.blobs_of(i)}
     return sum(plan.blobs[number].size for number, _ in places)
-
-
-def arrived_at(plan: Plan, image: Image, target: Target) -> Arrived:
-    """Return the record of an image that is at its place."""
-    return Arrived(
-        image.reference,
-        str(plan.manifests[image.root].digest),
-        str(target.repository),
-        target.tag,
-        tuple(str(plan.manifests[number].digest) for number in plan.manifests_of(image)),
-        tuple(str(plan.blobs[number].digest) for number in plan.blobs_of(image)),
-    )

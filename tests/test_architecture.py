@@ -32,8 +32,8 @@ FLOORS = [  # from the ground up
     ["offers", "shelves"],
     ["local_catalogs", "rebuilding"],
     ["abreast", "planner", "manifests", "inquiry", "sighting"],
-    ["pushing"],
-    ["upstream", "swapping", "browser", "assumed", "streaming"],
+    ["delivery", "pushing"],
+    ["upstream", "swapping", "browser", "assumed", "streaming", "export_run"],
     [
         "exporter",
         "importer",

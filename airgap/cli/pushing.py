@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from airgap.delivery import PushPlan
     from airgap.lister import DatabasePath, ListResult
-    from airgap.pushing import PushPlan, PushResult
+    from airgap.pushing import PushResult
     from airgap.registry.account import HostActivity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
