@@ -30,8 +30,14 @@ _LONGEST_WINDOW = 5.0
 _ROUND_TRIPS = 6
 """What is judged is the work of so many seconds, and of so many answers one after the other."""
 
-_GAIN = 1.15
-"""More at once must bring so much more."""
+_WINDOWS = 4
+"""A trial lasts so many windows at most: what one of them shows may be a sixth off."""
+
+_GAIN = 1.05
+"""More at once must bring so much more, in a whole trial."""
+
+_CLEAR = 1.4
+"""So much more, or less, is believed at once."""
 
 _PAUSE = 0.05
 """Seconds in which a registry is asked nothing, as between two stages of a run."""
@@ -94,7 +100,11 @@ class Pace:
 
 @dataclass
 class _Lane:
-    """What one registry has shown. Rates are work in a second."""
+    """What one registry has shown. Rates are work in a second.
+
+    ``rate`` is the mean of ``windows`` that were seen at this level, of the last few of them.
+    While more is tried, ``usual`` is what the level before brought.
+    """
 
     since: float
     moved: float
@@ -104,6 +114,8 @@ class _Lane:
     delay: float = 0.0
     wants_more: bool = False
     rate: float = 0.0
+    windows: int = 0
+    usual: float = 0.0
     before_trial: int = 0
     next_trial: float = 0.0
     calm_after: float = 0.0
@@ -129,21 +141,38 @@ class _Lane:
     def shrink(self, now: float) -> None:
         """Halve, once for all complaints of a crowd."""
         if now >= self.calm_after:
-            self.level = max(1, self.level // 2)
-            self.before_trial = 0
+            self._move_to(max(1, self.level // 2))
         self.calm_after = now + _CALM
         self.next_trial = now + _PATIENCE
         self.begin_window(now)
 
     def _conclude(self, rate: float, now: float) -> None:
-        if self.before_trial and rate < self.rate * _GAIN:
-            self.level, self.before_trial = self.before_trial, 0
-            self.next_trial = now + _PATIENCE
-            return
-        self.rate, self.before_trial = rate, 0
+        self.windows = min(self.windows + 1, _WINDOWS)
+        self.rate += (rate - self.rate) / self.windows
+        if self.before_trial:
+            verdict = self._verdict()
+            if verdict is False:
+                self._move_to(self.before_trial)
+                self.next_trial = now + _PATIENCE
+            if not verdict:
+                return
+            self.before_trial = 0
         if now >= self.next_trial and self.level < self.most:
-            self.before_trial = self.level
-            self.level = min(self.most, 2 * self.level)
+            level, usual = self.level, self.rate
+            self._move_to(min(self.most, 2 * level))
+            self.before_trial, self.usual = level, usual
+
+    def _verdict(self) -> bool | None:
+        """Say whether a trial brought more; None while that is not clear."""
+        gain, is_over = self.rate / self.usual, self.windows == _WINDOWS
+        if gain >= _CLEAR or (is_over and gain >= _GAIN):
+            return True
+        return False if is_over or gain * _CLEAR <= 1 else None
+
+    def _move_to(self, level: int) -> None:
+        """Have a level, of which nothing is known yet."""
+        self.level = level
+        self.rate, self.windows, self.before_trial = 0.0, 0, 0
 
     def begin_window(self, now: float) -> None:
         self.since, self.work, self.wants_more = now, 0, False

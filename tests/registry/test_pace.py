@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airgap.registry.pace import MOST, START, Pace
+from airgap.registry.pace import MOST, REQUEST, START, Pace
 from tests.support.http import FakeClock
 
 HOST = "quay.io"
@@ -51,7 +51,31 @@ def test_never_exceeds_what_was_allowed(most: int) -> None:
 
 def test_goes_back_where_more_brings_nothing() -> None:
     link = Link(useful=START)
-    link.work(1.0)
+    link.work(2.0)
+    assert link.level() == START
+
+
+@pytest.mark.parametrize(("gain", "level"), [(1.01, START), (1.09, 2 * START)])
+def test_a_small_gain_is_believed_after_a_while(gain: float, level: int) -> None:
+    link = Link(useful=64)
+    for _ in range(80):
+        running = 0
+        while link.pace.admits(HOST, running):
+            running += 1
+        link.clock.now += 0.05
+        for _ in range(running):
+            link.pace.answered(HOST, 0.001)
+        brought = {START: 1.0, 2 * START: gain}.get(running, gain)
+        link.pace.moved(HOST, round(brought * (4 << 20)) - running * REQUEST)
+    assert link.level() == level
+
+
+def test_what_brings_far_less_is_given_up_at_once() -> None:
+    link = Link(useful=64)
+    link.work(0.3)
+    assert link.level() == 2 * START
+    link.useful = 1
+    link.work(0.3)
     assert link.level() == START
 
 
