@@ -46,8 +46,13 @@ _BLOCK = 512
 _temporary: set[str] = set()
 
 
-class storage_errors:  # noqa: N801 - it is used as a function, and around every write
+def storage_errors(path: Path) -> _InWords:
     """Turn an OSError inside the block into a StorageError that names the file."""
+    return _InWords(path)
+
+
+class _InWords:
+    """A block around every read and write: a generator's costs several calls more."""
 
     __slots__ = ("_path",)
 

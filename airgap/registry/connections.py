@@ -122,17 +122,18 @@ class Connections:
             # Loading it costs a fifth of the start of every command, and few have a proxy.
             from airgap.registry.proxied import connected_through_proxy
 
-            context = self._verifying() if way.verified else self._unverifying
-            return connected_through_proxy(way, seconds, context, self._verifying())
+            return connected_through_proxy(way, seconds, self._context(way), self._verifying())
         made = _connected(way, seconds)
         if not way.is_tls:
             return made
-        context = self._verifying() if way.verified else self._unverifying
         try:
-            return context.wrap_socket(made, server_hostname=way.host.rstrip("."))
+            return self._context(way).wrap_socket(made, server_hostname=way.host.rstrip("."))
         except BaseException:
             made.close()
             raise
+
+    def _context(self, way: Way) -> ssl.SSLContext:
+        return self._verifying() if way.verified else self._unverifying
 
 
 def _connected(way: Way, seconds: float) -> socket.socket:

@@ -313,8 +313,8 @@ def _head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
         target = quote(target, safe=_VISIBLE)
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not len(headers) == fields.count("\r") == fields.count("\n") or "\0" in fields:
-        (name, *_) = (name for name, value in headers.items() if _LINE_BREAK.search(value))
-        raise ValueError(f"the header {name} would be several")
+        odd = [name for name, value in headers.items() if _LINE_BREAK.search(name + value)]
+        raise ValueError(f"the header {odd[0]} would be several")
     return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
 
 

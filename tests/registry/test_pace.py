@@ -20,13 +20,18 @@ class Link:
     def level(self) -> int:
         return self.pace.level(HOST)
 
+    def admitted(self) -> int:
+        """Ask for as much as is admitted at once, and for one more."""
+        running = 0
+        while self.pace.admits(HOST, running):
+            running += 1
+        return running
+
     def work(self, seconds: float) -> None:
         """Let there always be more to do than is admitted, for so long."""
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
-            running = 0
-            while self.pace.admits(HOST, running):
-                running += 1
+            running = self.admitted()
             self.clock.now += self.delay
             for _ in range(min(running, self.useful)):
                 self.pace.answered(HOST, self.delay)
@@ -59,13 +64,11 @@ def test_goes_back_where_more_brings_nothing() -> None:
 def test_a_small_gain_is_believed_after_a_while(gain: float, level: int) -> None:
     link = Link(useful=64)
     for _ in range(80):
-        running = 0
-        while link.pace.admits(HOST, running):
-            running += 1
+        running = link.admitted()
         link.clock.now += 0.05
         for _ in range(running):
             link.pace.answered(HOST, 0.001)
-        brought = {START: 1.0, 2 * START: gain}.get(running, gain)
+        brought = 1.0 if running == START else gain
         link.pace.moved(HOST, round(brought * (4 << 20)) - running * REQUEST)
     assert link.level() == level
 
@@ -153,9 +156,7 @@ def test_a_long_way_is_given_longer_before_it_is_judged() -> None:
 def test_bytes_count_as_much_as_requests() -> None:
     link = Link(useful=64)
     for _ in range(40):
-        running = 0
-        while link.pace.admits(HOST, running):
-            running += 1
+        running = link.admitted()
         link.clock.now += 0.1
         link.pace.moved(HOST, running << 20)
     assert link.level() == MOST
