@@ -543,6 +543,8 @@ def _tls_failure(error: Exception, where: str, host: str) -> Exception:
         hint = "Give the registry's authority with --certificate-authority FILE."
         if "not yet valid" in reason or "expired" in reason:
             hint = "Check this machine's clock, then the registry's certificate."
+        elif "certificate is not valid for" in reason:
+            hint = "Call the registry by a name in its certificate, or give it one for this name."
         return Unreachable(f"{where}: its certificate is not trusted: {reason}", hint=hint)
     if isinstance(inner, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Temporary(Unreachable(f"{where}: the TLS connection broke: {reason}"))

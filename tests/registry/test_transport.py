@@ -404,8 +404,9 @@ def test_a_certificate_for_another_name_is_refused(
     tls, authority = certificate(tmp_path)
     server = stack.enter_context(serve(ok, tls))
     url = f"https://{server.host}/".replace("127.0.0.1", "localhost")
-    with pytest.raises(Unreachable, match="not trusted"):
+    with pytest.raises(Unreachable, match="not trusted") as caught:
         transport(stack, clock, certificate_authority=authority).send(Request("GET", url, "x"))
+    assert "by a name in its certificate" in (caught.value.hint or "")
 
 
 def test_never_leaves_tls_by_itself(stack: ExitStack, clock: FakeClock) -> None:
